@@ -1,0 +1,318 @@
+import type { SettingValue } from './setting.ts';
+import { bytes, bytesPerSecond, choice, count, flag, list, map } from './setting.ts';
+import { milliseconds, section, text } from './setting.ts';
+
+const kib = 1024;
+const mib = 1024 * kib;
+const gib = 1024 * mib;
+
+const nodeSection = section('The machine that this process runs on.', {
+  name: text({
+    default: '',
+    computedDefault: 'hostName',
+    maxLength: 253,
+    description: 'Name under which other nodes and the logs know this one.',
+  }),
+  stateDirectory: text({
+    default: '/var/lib/salvor',
+    format: 'absolutePath',
+    description: 'Directory for what must outlive a restart. Written by the agent only.',
+  }),
+});
+
+const logSection = section('What is written to standard output, one JSON object a line.', {
+  level: choice(
+    ['info', 'debug', 'warn', 'error', 'silent'],
+    'Least important line that is written.',
+  ),
+});
+
+const upstreamSection = section('One upstream registry.', {
+  url: text({
+    default: '',
+    format: 'origin',
+    description: 'Where its API answers, without a path. Empty: https (or http) at the map key.',
+  }),
+  ca: text({
+    default: '',
+    format: 'absolutePath',
+    description: 'PEM file of the authorities to trust for it, instead of the usual ones.',
+  }),
+  clientCertificate: text({
+    default: '',
+    format: 'absolutePath',
+    description: 'PEM file of the certificate to present. Needs clientKey.',
+  }),
+  clientKey: text({
+    default: '',
+    format: 'absolutePath',
+    description: 'PEM file of its private key. Needs clientCertificate.',
+  }),
+  plainHttp: flag(false, 'Speak http where no url is given.'),
+  peers: choice(
+    ['fallback', 'prefer'],
+    'When nodes are asked for blobs: after the upstream has failed, or before it.',
+  ),
+  allowAddresses: list(text({ default: '', format: 'cidr', description: 'An address block.' }), {
+    default: [],
+    description:
+      'Address blocks that may be dialled for it although they are loopback, link-local or ' +
+      'metadata addresses.',
+  }),
+});
+
+const registryLimits = section('Bounds of the registry.', {
+  maxStreams: count(512, 'Requests served at a time.', { maximum: 65_536 }),
+  maxRequestsQueued: count(512, 'Requests that wait for their turn; more get 503 at once.', {
+    minimum: 0,
+    maximum: 65_536,
+  }),
+  maxManifestBytes: bytes(8 * mib, 'Largest manifest that is accepted.', {
+    minimum: 64 * kib,
+    maximum: 256 * mib,
+  }),
+  manifestCacheBytes: bytes(32 * mib, 'Memory for manifests, by digest.', {
+    minimum: 0,
+    maximum: 16 * gib,
+  }),
+  maxHeaderBytes: bytes(16 * kib, "Largest request header, all of a request's together.", {
+    minimum: 4 * kib,
+    maximum: mib,
+  }),
+  upstreamConnections: count(128, 'Connections to each upstream host.', { maximum: 4096 }),
+  shutdownMs: milliseconds(20_000, 'How long running pulls may take to end on shutdown.', {
+    minimum: 0,
+    maximum: 3_600_000,
+  }),
+  clientStallMs: milliseconds(60_000, 'How long a client may take nothing before it is dropped.'),
+});
+
+const registryBudgets = section('How long the registry waits, and for what.', {
+  connectMs: milliseconds(3000, 'For a connection to an upstream, TLS included.'),
+  hedgeMs: milliseconds(400, 'For the upstream before a node that holds the content is asked.'),
+  peerHeadersMs: milliseconds(2000, 'For an answer while some node is known to hold the content.'),
+  outageAnswerMs: milliseconds(2000, 'Until 503 while the upstream is down and no node has it.'),
+  upstreamHeadersMs: milliseconds(
+    25_000,
+    'For the headers of a slow but healthy upstream; containerd gives up after 30 s.',
+  ),
+  stallMs: milliseconds(5000, 'Without a byte of a body before another source continues it.'),
+  locateMs: milliseconds(1000, 'For the agent to name the nodes that hold something.'),
+  proofGapMs: milliseconds(300, 'Least time between two failures that together prove an outage.', {
+    minimum: 0,
+  }),
+  probeIntervalMs: milliseconds(3000, 'Between looks at an upstream that is down.'),
+});
+
+const registrySection = section('The OCI registry that the container runtime asks.', {
+  listen: text({
+    default: '127.0.0.1:7480',
+    format: 'address',
+    description: 'Address of the registry API.',
+  }),
+  admin: text({
+    default: '127.0.0.1:7481',
+    format: 'address',
+    description: 'Address of /metrics, /healthz and /readyz. Empty: none.',
+  }),
+  agentSocket: text({
+    default: '/run/salvor/agent.sock',
+    format: 'absolutePath',
+    description: "Unix socket of this node's agent. Empty: no agent, a plain mirror.",
+  }),
+  defaultUpstream: text({
+    default: '',
+    format: 'registryHost',
+    description:
+      'Upstream of requests that name none, such as docker.io. Empty: such requests get 404.',
+  }),
+  allow: list(text({ default: '', format: 'hostPattern', description: 'A host pattern.' }), {
+    default: ['*'],
+    description: 'Upstreams that may be asked: hosts, or patterns such as *.example.com.',
+  }),
+  deny: list(text({ default: '', format: 'hostPattern', description: 'A host pattern.' }), {
+    default: [],
+    description: 'Upstreams that may not be asked, even where allow matches.',
+  }),
+  upstreams: map(upstreamSection, {
+    keyFormat: 'registryHost',
+    description: 'What is special about an upstream, by its host as image names write it.',
+  }),
+  limits: registryLimits,
+  budgets: registryBudgets,
+});
+
+const memberSection = section('One agent.', {
+  name: text({ default: '', maxLength: 253, description: 'The name of its node.' }),
+  address: text({
+    default: '',
+    format: 'address',
+    description: 'Where it listens for other nodes.',
+  }),
+});
+
+const storeBytes = bytes(20 * gib, 'Disk space for blobs; the least recently used go first.', {
+  minimum: mib,
+});
+
+const agentSection = section("The agent: reads this node's content store and serves other nodes.", {
+  listen: text({
+    default: '0.0.0.0:7490',
+    format: 'address',
+    description: 'Address for other nodes.',
+  }),
+  advertise: text({
+    default: '',
+    format: 'address',
+    description: 'Address at which other nodes reach it. Empty: as the list of members has it.',
+  }),
+  admin: text({
+    default: '127.0.0.1:7491',
+    format: 'address',
+    description: 'Address of /metrics, /healthz and /readyz. Empty: none.',
+  }),
+  socket: text({
+    default: '/run/salvor/agent.sock',
+    format: 'absolutePath',
+    description: "Unix socket for this node's registry.",
+  }),
+  store: section('Where the content is.', {
+    kind: choice(
+      ['containerd', 'directory'],
+      "containerd's own content store, or a directory with an OCI image layout.",
+    ),
+    containerd: section('Used when kind is containerd.', {
+      socket: text({
+        default: '/run/containerd/containerd.sock',
+        format: 'absolutePath',
+        description: "containerd's gRPC socket.",
+      }),
+      namespace: text({
+        default: 'k8s.io',
+        maxLength: 76,
+        description: 'containerd namespace of the images.',
+      }),
+      contentPath: text({
+        default: '',
+        format: 'absolutePath',
+        description:
+          'Directory of its content store, to read blob files without containerd. Empty: ask it.',
+      }),
+    }),
+    directory: section('Used when kind is directory.', {
+      path: text({
+        default: '',
+        format: 'absolutePath',
+        computedDefault: 'agentStore',
+        description: 'Directory of the OCI image layout; made if missing.',
+      }),
+      maxSizeBytes: storeBytes,
+    }),
+  }),
+  members: section('Which other agents there are.', {
+    static: list(memberSection, {
+      default: [],
+      description: 'Agents by name and address. This node may be among them.',
+    }),
+  }),
+  limits: section('Bounds of the agent.', {
+    maxReaders: count(64, 'Blobs read for other nodes at a time; more are told "busy".', {
+      maximum: 4096,
+    }),
+    maxMembersAsked: count(64, 'Members asked at a time for one lookup.', { maximum: 10_000 }),
+    memberTimeoutMs: milliseconds(800, 'For one member to answer a lookup.'),
+    observations: count(50_000, 'Tags whose last confirmed digest is remembered.', {
+      maximum: 10_000_000,
+    }),
+    chunkBytes: bytes(256 * kib, 'Bytes of a blob in one message.', {
+      minimum: 16 * kib,
+      maximum: 4 * mib,
+    }),
+    windowBytes: bytes(2 * mib, 'HTTP/2 window of a connection to or from another node.', {
+      minimum: 64 * kib,
+      maximum: 64 * mib,
+    }),
+  }),
+  integrity: section('Hashing of stored blobs in the background.', {
+    bytesPerSecond: bytesPerSecond(64 * mib, 'Speed of hashing.'),
+    sweepIntervalMs: milliseconds(3_600_000, 'Between looks for blobs that changed on disk.', {
+      minimum: 1000,
+      maximum: 7 * 86_400_000,
+    }),
+  }),
+});
+
+const tlsSection = section('Mutual TLS between nodes.', {
+  mode: choice(
+    ['mutual', 'off'],
+    'Both ends prove who they are, or neither does; off is for one machine only.',
+  ),
+  ca: text({
+    default: '',
+    format: 'absolutePath',
+    description: 'PEM file of the authority that signs nodes.',
+  }),
+  certificate: text({
+    default: '',
+    format: 'absolutePath',
+    description: "PEM file of this node's certificate.",
+  }),
+  key: text({
+    default: '',
+    format: 'absolutePath',
+    description: 'PEM file of its private key.',
+  }),
+});
+
+const startSection = section('`salvor start`: registry and agent in one process.', {
+  listen: text({
+    default: '127.0.0.1:7480',
+    format: 'address',
+    description: 'Address of the registry API.',
+  }),
+  admin: text({
+    default: '127.0.0.1:7481',
+    format: 'address',
+    description: 'Address of /metrics, /healthz and /readyz. Empty: none.',
+  }),
+  store: section('What is kept of everything that passed through.', {
+    path: text({
+      default: '',
+      format: 'absolutePath',
+      computedDefault: 'dataHome',
+      description: 'Directory of the OCI image layout; made if missing.',
+    }),
+    maxSizeBytes: storeBytes,
+  }),
+});
+
+const watchdogSection = section('Ends a process that stands still, so that pulls go elsewhere.', {
+  timeoutMs: milliseconds(10_000, 'How long the event loop may stand still. 0: no watchdog.', {
+    minimum: 0,
+    maximum: 3_600_000,
+  }),
+});
+
+/**
+ * Every setting of every command: type, unit, default, bounds and meaning. Files, environment
+ * variables, flags, `--help` and docs/configuration.md all follow from it.
+ */
+export const configSchema = section('The configuration of Salvor.', {
+  node: nodeSection,
+  log: logSection,
+  registry: registrySection,
+  agent: agentSection,
+  tls: tlsSection,
+  start: startSection,
+  watchdog: watchdogSection,
+});
+
+/** The effective configuration: every key present, nothing can be changed. */
+export type Config = SettingValue<typeof configSchema>;
+export type NodeConfig = Config['node'];
+export type RegistryConfig = Config['registry'];
+export type UpstreamConfig = SettingValue<typeof upstreamSection>;
+export type AgentConfig = Config['agent'];
+export type MemberConfig = SettingValue<typeof memberSection>;
+export type TlsConfig = Config['tls'];
+export type StartConfig = Config['start'];
