@@ -31,7 +31,9 @@ const upstreamSection = section('One upstream registry.', {
   url: text({
     default: '',
     format: 'origin',
-    description: 'Where its API answers, without a path. Empty: https (or http) at the map key.',
+    description:
+      'Where its API answers, without a path. Empty: https (or http) at the host itself, and ' +
+      'https://registry-1.docker.io for docker.io.',
   }),
   ca: text({
     default: '',
@@ -107,6 +109,7 @@ const registryBudgets = section('How long the registry waits, and for what.', {
 const registrySection = section('The OCI registry that the container runtime asks.', {
   listen: text({
     default: '127.0.0.1:7480',
+    minLength: 1,
     format: 'address',
     description: 'Address of the registry API.',
   }),
@@ -143,9 +146,10 @@ const registrySection = section('The OCI registry that the container runtime ask
 });
 
 const memberSection = section('One agent.', {
-  name: text({ default: '', maxLength: 253, description: 'The name of its node.' }),
+  name: text({ default: '', minLength: 1, maxLength: 253, description: 'Name of its node.' }),
   address: text({
     default: '',
+    minLength: 1,
     format: 'address',
     description: 'Where it listens for other nodes.',
   }),
@@ -158,6 +162,7 @@ const storeBytes = bytes(20 * gib, 'Disk space for blobs; the least recently use
 const agentSection = section("The agent: reads this node's content store and serves other nodes.", {
   listen: text({
     default: '0.0.0.0:7490',
+    minLength: 1,
     format: 'address',
     description: 'Address for other nodes.',
   }),
@@ -267,6 +272,7 @@ const tlsSection = section('Mutual TLS between nodes.', {
 const startSection = section('`salvor start`: registry and agent in one process.', {
   listen: text({
     default: '127.0.0.1:7480',
+    minLength: 1,
     format: 'address',
     description: 'Address of the registry API.',
   }),

@@ -31,6 +31,8 @@ interface TextOptions extends Described {
   readonly default: string;
   readonly format?: TextFormat;
   readonly computedDefault?: ComputedDefault;
+  /** 1 where the text must be given: it has no default then. */
+  readonly minLength?: number;
   readonly maxLength?: number;
 }
 

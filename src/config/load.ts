@@ -1,0 +1,143 @@
+import { homedir, hostname } from 'node:os';
+import { join } from 'node:path';
+
+import { readConfigFile } from './config-file.ts';
+import type { ConfigMistake } from './config-error.ts';
+import { ConfigError } from './config-error.ts';
+import { checkRules } from './rules.ts';
+import type { Config } from './schema.ts';
+import { defaultOf } from './parse-value.ts';
+import { configSchema } from './schema.ts';
+import type { ComputedDefault } from './setting.ts';
+import { namedSettings } from './setting-name.ts';
+import type { Environment, FlagValues, SettingValues } from './sources.ts';
+import { settingsFromEnvironment, settingsFromFile, settingsFromFlags } from './sources.ts';
+
+export interface LoadOptions {
+  /** The command that is about to run, for rules that concern only some of them. */
+  readonly command?: string;
+  /** Path of a JSON or YAML file; SALVOR_CONFIG of the environment where left out. */
+  readonly file?: string;
+  readonly env?: Environment;
+  /** By key of the setting, such as "registry.listen". */
+  readonly flags?: FlagValues;
+}
+
+/**
+ * Loads the configuration: defaults, below a file, below the environment, below flags.
+ *
+ * @throws {ConfigError} with every mistake of every source, those that a stronger source
+ *   overrides included
+ */
+export async function loadConfig(options: LoadOptions = {}): Promise<Config> {
+  const environment = options.env ?? {};
+  const mistakes: ConfigMistake[] = [];
+  const layers = [
+    await readFileLayer(options.file ?? environment['SALVOR_CONFIG'], mistakes),
+    settingsFromEnvironment(environment, mistakes),
+    settingsFromFlags(options.flags ?? {}, mistakes),
+  ];
+  const given: SettingValues = new Map(layers.flatMap((layer) => [...layer]));
+  const config = build(given, environment);
+  const sourceOf = (key: string): string => given.get(key)?.source ?? 'default';
+  mistakes.push(...checkRules({ config, command: options.command, sourceOf }, mistakes));
+  if (mistakes.length > 0) {
+    throw new ConfigError(mistakes);
+  }
+  return deepFreeze(config);
+}
+
+async function readFileLayer(
+  path: string | undefined,
+  mistakes: ConfigMistake[],
+): Promise<SettingValues> {
+  if (path === undefined || path === '') {
+    return new Map();
+  }
+  try {
+    return settingsFromFile(await readConfigFile(path), path, mistakes);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) {
+      throw error;
+    }
+    mistakes.push(...error.mistakes);
+    return new Map();
+  }
+}
+
+type Changeable<T> = T extends readonly (infer Item)[]
+  ? Changeable<Item>[]
+  : T extends object
+    ? { -readonly [Key in keyof T]: Changeable<T[Key]> }
+    : T;
+
+function build(given: SettingValues, environment: Environment): Config {
+  const config = defaultOf(configSchema) as Changeable<Config>;
+  for (const { key } of namedSettings) {
+    // A value that was wrong is undefined: the default stands in while other rules are checked.
+    const value = given.get(key)?.value;
+    if (value !== undefined) {
+      assign(config, key, value);
+    }
+  }
+  for (const { key, setting } of namedSettings) {
+    if (setting['~kind'] === 'String' && setting.computedDefault !== undefined) {
+      const chosen = given.get(key)?.value;
+      if (chosen === undefined || chosen === '') {
+        assign(config, key, computedDefaults[setting.computedDefault](config, environment));
+      }
+    }
+  }
+  for (const [host, upstream] of Object.entries(config.registry.upstreams)) {
+    if (upstream.url === '') {
+      upstream.url = defaultUpstreamUrl(host, upstream.plainHttp);
+    }
+  }
+  return config;
+}
+
+const computedDefaults: Readonly<
+  Record<ComputedDefault, (config: Config, environment: Environment) => string>
+> = {
+  hostName: () => hostname(),
+  dataHome: (_, environment) => {
+    const chosen = environment['XDG_DATA_HOME'];
+    const home = environment['HOME'] ?? homedir();
+    // The XDG specification has relative paths ignored.
+    return join(chosen?.startsWith('/') ? chosen : join(home, '.local', 'share'), 'salvor');
+  },
+  agentStore: (config) => join(config.node.stateDirectory, 'store'),
+};
+
+/**
+ * Where the API of an upstream answers that has no url: at its own name, except that docker.io's
+ * is elsewhere by convention.
+ *
+ * @param host as image names write it, with a port where it has one
+ */
+export function defaultUpstreamUrl(host: string, plainHttp = false): string {
+  if (host === 'docker.io') {
+    return 'https://registry-1.docker.io';
+  }
+  return `${plainHttp ? 'http' : 'https'}://${host}`;
+}
+
+function assign(config: object, key: string, value: unknown): void {
+  const path = key.split('.');
+  const last = path.pop() ?? key;
+  let target = config as Record<string, unknown>;
+  for (const name of path) {
+    target = target[name] as Record<string, unknown>;
+  }
+  target[last] = value;
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null) {
+    for (const inner of Object.values(value)) {
+      deepFreeze(inner);
+    }
+    Object.freeze(value);
+  }
+  return value;
+}

@@ -1,0 +1,144 @@
+import type { ConfigMistake } from './config-error.ts';
+import { showValue } from './config-error.ts';
+import type { Config } from './schema.ts';
+import { isLoopback } from './text-format.ts';
+
+/** What a rule may look at. */
+export interface RuleInput {
+  readonly config: Config;
+  /** The command that is about to run; rules about other commands' needs are left out. */
+  readonly command: string | undefined;
+  /** @returns where a setting was given, or "default" */
+  readonly sourceOf: (key: string) => string;
+}
+
+interface Rule {
+  /** Settings that the rule compares; it is not asked when one of them is wrong in itself. */
+  readonly keys: readonly string[];
+  readonly check: (input: RuleInput) => readonly ConfigMistake[];
+}
+
+/** What no single setting can tell: mistakes in how settings go together. */
+export function checkRules(
+  input: RuleInput,
+  known: readonly ConfigMistake[],
+): readonly ConfigMistake[] {
+  const isWrong = (key: string): boolean =>
+    known.some((mistake) => mistake.key === key || mistake.key.startsWith(`${key}[`));
+  return rules.filter((rule) => !rule.keys.some(isWrong)).flatMap((rule) => rule.check(input));
+}
+
+function checkUpstreams({ config, sourceOf }: RuleInput): ConfigMistake[] {
+  const source = sourceOf('registry.upstreams');
+  return Object.entries(config.registry.upstreams).flatMap(([host, upstream]) => {
+    const key = `registry.upstreams["${host}"]`;
+    const mistakes: ConfigMistake[] = [];
+    if (upstream.clientCertificate !== '' && upstream.clientKey === '') {
+      mistakes.push({
+        key: `${key}.clientKey`,
+        source,
+        expected: 'a path beside clientCertificate',
+      });
+    }
+    if (upstream.clientKey !== '' && upstream.clientCertificate === '') {
+      mistakes.push({
+        key: `${key}.clientCertificate`,
+        source,
+        expected: 'a path beside clientKey',
+      });
+    }
+    if (upstream.plainHttp && upstream.url.startsWith('https:')) {
+      const found = showValue(upstream.url);
+      mistakes.push({ key: `${key}.url`, source, found, expected: 'http, as plainHttp is true' });
+    }
+    return mistakes;
+  });
+}
+
+function checkTlsFiles({ config, command, sourceOf }: RuleInput): ConfigMistake[] {
+  const talksToNodes =
+    command === 'agent' || (command === 'registry' && config.registry.agentSocket !== '');
+  if (!talksToNodes || config.tls.mode === 'off') {
+    return [];
+  }
+  return (['ca', 'certificate', 'key'] as const)
+    .filter((name) => config.tls[name] === '')
+    .map((name) => ({
+      key: `tls.${name}`,
+      source: sourceOf(`tls.${name}`),
+      expected: 'the path of a PEM file, as tls.mode is mutual',
+    }));
+}
+
+function checkTlsOff({ config, command, sourceOf }: RuleInput): ConfigMistake[] {
+  if (config.tls.mode !== 'off' || (command !== 'agent' && command !== 'registry')) {
+    return [];
+  }
+  const expected = 'a loopback address, as tls.mode is off';
+  const mistakes = config.agent.members.static.flatMap((member, index): ConfigMistake[] => {
+    const key = `agent.members.static[${index}].address`;
+    const source = sourceOf('agent.members.static');
+    return isLoopback(member.address)
+      ? []
+      : [{ key, source, found: showValue(member.address), expected }];
+  });
+  const source = sourceOf('agent.listen');
+  // A registry's configuration may well leave out where its agent listens.
+  const listenMatters = command === 'agent' || source !== 'default';
+  if (listenMatters && !isLoopback(config.agent.listen)) {
+    const found = showValue(config.agent.listen);
+    mistakes.unshift({ key: 'agent.listen', source, found, expected });
+  }
+  return mistakes;
+}
+
+function checkMembers({ config, sourceOf }: RuleInput): ConfigMistake[] {
+  const seen = new Set<string>();
+  return config.agent.members.static.flatMap(({ name }, index): ConfigMistake[] => {
+    if (!seen.has(name)) {
+      seen.add(name);
+      return [];
+    }
+    const key = `agent.members.static[${index}].name`;
+    const source = sourceOf('agent.members.static');
+    return [{ key, source, found: showValue(name), expected: 'a name that no other member has' }];
+  });
+}
+
+function checkListeners({ config, sourceOf }: RuleInput): ConfigMistake[] {
+  return (['registry', 'agent', 'start'] as const).flatMap((name): ConfigMistake[] => {
+    const { listen, admin } = config[name];
+    const key = `${name}.admin`;
+    return listen === admin && !listen.endsWith(':0')
+      ? [
+          {
+            key,
+            source: sourceOf(key),
+            found: showValue(admin),
+            expected: `an address other than ${name}.listen`,
+          },
+        ]
+      : [];
+  });
+}
+
+const rules: readonly Rule[] = [
+  { keys: ['registry.upstreams'], check: checkUpstreams },
+  {
+    keys: ['tls.mode', 'tls.ca', 'tls.certificate', 'tls.key', 'registry.agentSocket'],
+    check: checkTlsFiles,
+  },
+  { keys: ['tls.mode', 'agent.listen', 'agent.members.static'], check: checkTlsOff },
+  { keys: ['agent.members.static'], check: checkMembers },
+  {
+    keys: [
+      'registry.listen',
+      'registry.admin',
+      'agent.listen',
+      'agent.admin',
+      'start.listen',
+      'start.admin',
+    ],
+    check: checkListeners,
+  },
+];
