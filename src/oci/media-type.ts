@@ -22,7 +22,7 @@ export const MANIFEST_ACCEPT: string = [
 ].join(', ');
 
 const MAX_CONTENT_TYPE_CHARS = 1024;
-const ESSENCE_PATTERN = /^[a-z0-9!#$&^_.+-]{1,127}\/[a-z0-9!#$&^_.+-]{1,127}$/;
+const ESSENCE_PATTERN = /^[A-Za-z0-9!#$&^_.+-]{1,127}\/[A-Za-z0-9!#$&^_.+-]{1,127}$/;
 
 /**
  * The media type of a Content-Type header alone: lowercase, without parameters.
@@ -34,10 +34,8 @@ export function mediaTypeEssence(contentType: string | undefined): string | unde
     return undefined;
   }
   const semicolon = contentType.indexOf(';');
-  const essence = (semicolon === -1 ? contentType : contentType.slice(0, semicolon))
-    .trim()
-    .toLowerCase();
-  return ESSENCE_PATTERN.test(essence) ? essence : undefined;
+  const essence = (semicolon === -1 ? contentType : contentType.slice(0, semicolon)).trim();
+  return ESSENCE_PATTERN.test(essence) ? essence.toLowerCase() : undefined;
 }
 
 /** Whether content of this type lives under /manifests/, the old signed formats included. */

@@ -3,7 +3,7 @@ import type { Result } from './result.ts';
 const MAX_REPOSITORY_CHARS = 255;
 const MAX_TAG_CHARS = 128;
 const MAX_HOST_CHARS = 253;
-const MAX_IPV6_CHARS = 45;
+const MAX_IPV6_CHARS = '[]'.length + 45;
 
 // Separators and letters never overlap, so neither pattern can backtrack.
 const REPOSITORY_COMPONENT = '[a-z0-9]+(?:(?:\\.|__|_|-+)[a-z0-9]+)*';
@@ -13,7 +13,8 @@ const LABEL_PATTERN = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 const NUMERIC_LABEL_PATTERN = /^(?:[0-9]+|0x[0-9a-f]*)$/;
 const OCTET_PATTERN = /^(?:0|[1-9][0-9]{0,2})$/;
 const PORT_PATTERN = /^[1-9][0-9]{0,4}$/;
-const IPV6_PATTERN = /^[0-9a-f:.]+$/;
+const HOST_CHARACTERS = /^[A-Za-z0-9.:[\]-]+$/;
+const IPV6_PATTERN = /^\[[0-9a-f:.]+\]$/;
 
 const DOCKER_HUB = 'docker.io';
 const DOCKER_HUB_ALIASES: ReadonlySet<string> = new Set([
@@ -57,6 +58,10 @@ export function parseTag(text: string): Result<string> {
 export function parseRegistryHost(text: string): Result<string> {
   if (text.length > MAX_HOST_CHARS + ':65535'.length) {
     return { ok: false, reason: 'the registry host is too long' };
+  }
+  // Some letters outside ASCII turn into ASCII ones in lowercase (the Kelvin sign into "k").
+  if (!HOST_CHARACTERS.test(text)) {
+    return { ok: false, reason: 'not a registry host' };
   }
   const lower = text.toLowerCase();
   const hostEnd = lower.startsWith('[') ? lower.indexOf(']') + 1 : lower.indexOf(':');
@@ -115,9 +120,8 @@ function canonicalName(host: string): string | undefined {
 }
 
 function canonicalIpv6(bracketed: string): string | undefined {
-  const address = bracketed.slice(1, -1);
-  if (address.length > MAX_IPV6_CHARS || !IPV6_PATTERN.test(address)) {
+  if (bracketed.length > MAX_IPV6_CHARS || !IPV6_PATTERN.test(bracketed)) {
     return undefined;
   }
-  return URL.parse(`http://[${address}]/`)?.hostname;
+  return URL.parse(`http://${bracketed}/`)?.hostname;
 }

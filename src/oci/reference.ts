@@ -97,8 +97,7 @@ function splitReference(text: string): ReferenceParts {
 function parsePlace(name: string): Result<{ registry: string; repository: string }> {
   const slash = name.indexOf('/');
   const first = slash === -1 ? '' : name.slice(0, slash);
-  // Repositories have no capitals, so a first segment with one can only be a host.
-  const hasHost = looksLikeRegistryHost(first) || first !== first.toLowerCase();
+  const hasHost = looksLikeRegistryHost(first);
 
   const host = parseRegistryHost(hasHost ? first : DEFAULT_REGISTRY);
   if (!host.ok) {
