@@ -1,0 +1,203 @@
+import { Argument, Command, CommanderError } from 'commander';
+
+import { ConfigError } from '../config/config-error.ts';
+import { loadConfig } from '../config/load.ts';
+import type { LoadOptions } from '../config/load.ts';
+import type { Config } from '../config/schema.ts';
+import type { Environment } from '../config/sources.ts';
+import type { CommandContext, CommandLoaders, DemoOptions } from './command.ts';
+import { addSettingFlags, settingValues } from './setting-flags.ts';
+import { listenForShutdown } from './shutdown-signal.ts';
+import type { SignalSource } from './shutdown-signal.ts';
+
+/** The outside world of a command line, as `process` has it. */
+export interface ProgramDependencies {
+  readonly version: string;
+  readonly env: Environment;
+  readonly signals: SignalSource;
+  readonly loaders: CommandLoaders;
+  readonly writeOut: (text: string) => void;
+  readonly writeError: (text: string) => void;
+}
+
+const exitCodes = { success: 0, failure: 1, usage: 2 };
+
+const registrySettings = ['node', 'log', 'registry', 'tls', 'watchdog'];
+const agentSettings = ['node', 'log', 'agent', 'tls', 'watchdog'];
+const startSettings = [
+  'node',
+  'log',
+  'start',
+  'registry.defaultUpstream',
+  'registry.allow',
+  'registry.deny',
+  'registry.upstreams',
+  'registry.limits',
+  'registry.budgets',
+  'agent.limits',
+  'agent.integrity',
+  'watchdog',
+];
+const demoSettings = ['log'];
+
+/**
+ * Parses the arguments after the program's name, loads the configuration and runs the command.
+ * Errors go to standard error: every mistake of a configuration, one line for anything else.
+ *
+ * @returns the exit code: 0; 1 when the command failed; 2 when it was called in a wrong way
+ */
+export async function runProgram(
+  argv: readonly string[],
+  dependencies: ProgramDependencies,
+): Promise<number> {
+  try {
+    await createProgram(dependencies).parseAsync(argv, { from: 'user' });
+    return exitCodes.success;
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      // Commander has written its message, or the help that was asked for.
+      return error.exitCode === 0 ? exitCodes.success : exitCodes.usage;
+    }
+    const message = error instanceof Error ? error.message : String(error);
+    if (error instanceof ConfigError) {
+      dependencies.writeError(`${message}\n`);
+      return exitCodes.usage;
+    }
+    dependencies.writeError(`salvor: ${message.split('\n', 1)[0] ?? ''}\n`);
+    return exitCodes.failure;
+  }
+}
+
+/** Every command with its flags and help; exported for the documentation's sake. */
+export function createProgram(dependencies: ProgramDependencies): Command {
+  const program = new Command('salvor')
+    .description(
+      'Keeps Pods starting when the registry does not: a registry mirror that serves from the ' +
+        "upstream, and from other nodes' content stores while the upstream is down.",
+    )
+    .version(dependencies.version, '-V, --version', 'Print the version.')
+    .helpOption('-h, --help', 'Print help.')
+    .helpCommand('help [command]', 'Print help for a command.')
+    .showSuggestionAfterError()
+    .exitOverride()
+    .configureOutput({
+      writeOut: dependencies.writeOut,
+      writeErr: dependencies.writeError,
+    });
+  addServers(program, dependencies);
+  addDemo(program, dependencies);
+  addConfig(program, dependencies);
+  return program;
+}
+
+function addServers(program: Command, dependencies: ProgramDependencies): void {
+  const servers = [
+    {
+      name: 'registry',
+      summary: 'Serve the OCI registry API to the container runtime of this node.',
+      settings: registrySettings,
+    },
+    {
+      name: 'agent',
+      summary: "Serve this node's images to other nodes.",
+      settings: agentSettings,
+    },
+    {
+      name: 'start',
+      summary: 'Run both in one process, over a directory: one machine, no Kubernetes.',
+      settings: startSettings,
+    },
+  ] as const;
+  for (const { name, summary, settings } of servers) {
+    addCommand(program, { name, summary, settings }).action(async (_, command: Command) => {
+      const config = await load(command, dependencies);
+      await run(dependencies, async (context) => {
+        const runCommand = await dependencies.loaders[name]();
+        await runCommand(config, context);
+      });
+    });
+  }
+}
+
+function addDemo(program: Command, dependencies: ProgramDependencies): void {
+  addCommand(program, {
+    name: 'demo',
+    summary: 'Show on this machine what happens to pulls when a registry dies.',
+    settings: demoSettings,
+  })
+    .option('--image <reference>', 'Use a real image from its registry.')
+    .option('--keep', 'Leave everything running, to cause outages by hand.', false)
+    .action(async (options: DemoOptions, command: Command) => {
+      const config = await load(command, dependencies);
+      await run(dependencies, async (context) => {
+        const runDemo = await dependencies.loaders.demo();
+        const { image, keep } = options;
+        await runDemo(config, { ...context, keep, ...(image === undefined ? {} : { image }) });
+      });
+    });
+}
+
+function addConfig(program: Command, dependencies: ProgramDependencies): void {
+  addCommand(program, {
+    name: 'config',
+    summary: 'Check the configuration and print what is in effect, as YAML.',
+  })
+    .addArgument(
+      new Argument('[command]', 'Check it as this command would.').choices([
+        'registry',
+        'agent',
+        'start',
+        'demo',
+      ]),
+    )
+    .action(async (name: string | undefined, _, command: Command) => {
+      const config = await load(command, dependencies, name);
+      const { stringify } = await import('yaml');
+      dependencies.writeOut(stringify(config));
+    });
+}
+
+function addCommand(
+  program: Command,
+  options: {
+    readonly name: string;
+    readonly summary: string;
+    readonly settings?: readonly string[];
+  },
+): Command {
+  const command = program
+    .command(options.name)
+    .summary(options.summary)
+    .description(
+      `${options.summary}\n\nEvery setting can also be given in the file or as an environment ` +
+        'variable:\n--log-level is log.level in the file and SALVOR_LOG_LEVEL in the environment.',
+    )
+    .helpOption('-h, --help', 'Print help.')
+    .allowExcessArguments(false)
+    .option('-c, --config <file>', 'JSON or YAML file with settings. Default: $SALVOR_CONFIG.');
+  addSettingFlags(command, options.settings);
+  return command;
+}
+
+async function load(
+  command: Command,
+  dependencies: ProgramDependencies,
+  checkedFor: string | undefined = command.name(),
+): Promise<Config> {
+  const { config: file } = command.opts<{ config?: string }>();
+  const options: LoadOptions = {
+    command: checkedFor,
+    env: dependencies.env,
+    flags: settingValues(command),
+    ...(file === undefined ? {} : { file }),
+  };
+  return await loadConfig(options);
+}
+
+async function run(
+  dependencies: ProgramDependencies,
+  body: (context: CommandContext) => Promise<void>,
+): Promise<void> {
+  using shutdown = listenForShutdown(dependencies.signals);
+  await body({ signal: shutdown.signal, version: dependencies.version });
+}
