@@ -103,7 +103,7 @@ export function parseContentRange(header: string | undefined): Result<ContentRan
  */
 export function formatContentRange(range: ByteRange, sizeBytes: number): string {
   assertRange(range.start, range.end);
-  if (range.end >= sizeBytes) {
+  if (!Number.isSafeInteger(sizeBytes) || range.end >= sizeBytes) {
     throw new RangeError(`Cannot write a range to ${range.end}: the size is ${sizeBytes}`);
   }
   return `bytes ${range.start}-${range.end}/${sizeBytes}`;

@@ -27,6 +27,14 @@ export function valueOf<T>(result: Result<T>): T {
   return result.value;
 }
 
+/** Rows for a table of tests whose titles stay short and printable, however odd the text is. */
+export function titled<T extends string | undefined>(texts: readonly T[]): [string, T][] {
+  return texts.map((text) => {
+    const title = text === undefined ? 'undefined' : JSON.stringify(text);
+    return [title.length > 60 ? `${title.slice(0, 50)}… (${title.length})` : title, text];
+  });
+}
+
 /** A digest that is right in form: one character over and over. */
 export function digestLike(hexCharacter: string, algorithm = 'sha256'): Digest {
   const chars = algorithm === 'sha256' ? 64 : 128;

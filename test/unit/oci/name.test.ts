@@ -9,62 +9,74 @@ import {
   parseRepository,
   parseTag,
 } from '../../../src/oci/name.ts';
-import { hostilePieces, registries, repositories, tags, textOf, valueOf } from './arbitraries.ts';
+import {
+  hostilePieces,
+  registries,
+  repositories,
+  tags,
+  textOf,
+  valueOf,
+  titled,
+} from './arbitraries.ts';
 
 describe('parseRepository', () => {
-  it.each([
-    'nginx',
-    'library/nginx',
-    'a/b/c/d/e',
-    '0',
-    'my.project/my_app/my__app/my-app/my---app',
-    'manifests/blobs/tags/list',
-    'a'.repeat(255),
-  ])('takes %s', (name) => {
+  it.each(
+    titled([
+      'nginx',
+      'library/nginx',
+      'a/b/c/d/e',
+      '0',
+      'my.project/my_app/my__app/my-app/my---app',
+      'manifests/blobs/tags/list',
+      'a'.repeat(255),
+    ]),
+  )('takes %s', (_, name) => {
     expect(valueOf(parseRepository(name))).toBe(name);
   });
 
-  it.each([
-    '',
-    '/',
-    '/nginx',
-    'nginx/',
-    'a//b',
-    '.',
-    '..',
-    'a/../b',
-    'a/./b',
-    '../../etc/passwd',
-    'Nginx',
-    '-a',
-    'a-',
-    '_a',
-    'a_',
-    'a___b',
-    '.a',
-    'a.',
-    'a..b',
-    'a._b',
-    'a b',
-    'a\0b',
-    'a\nb',
-    'a\n',
-    'a\r\nSet-Cookie: x',
-    'a%2fb',
-    'a%2Fb',
-    'a\\b',
-    'a:b',
-    'a@b',
-    'a?b',
-    'a#b',
-    'é',
-    '\u212a8s',
-    'a\u202eb',
-    'a'.repeat(256),
-    'a'.repeat(10_000),
-    'a-'.repeat(5_000),
-    'a/'.repeat(5_000),
-  ])('refuses %j', (name) => {
+  it.each(
+    titled([
+      '',
+      '/',
+      '/nginx',
+      'nginx/',
+      'a//b',
+      '.',
+      '..',
+      'a/../b',
+      'a/./b',
+      '../../etc/passwd',
+      'Nginx',
+      '-a',
+      'a-',
+      '_a',
+      'a_',
+      'a___b',
+      '.a',
+      'a.',
+      'a..b',
+      'a._b',
+      'a b',
+      'a\0b',
+      'a\nb',
+      'a\n',
+      'a\r\nSet-Cookie: x',
+      'a%2fb',
+      'a%2Fb',
+      'a\\b',
+      'a:b',
+      'a@b',
+      'a?b',
+      'a#b',
+      'é',
+      '\u212a8s',
+      'a\u202eb',
+      'a'.repeat(256),
+      'a'.repeat(10_000),
+      'a-'.repeat(5_000),
+      'a/'.repeat(5_000),
+    ]),
+  )('refuses %s', (_, name) => {
     expect(parseRepository(name).ok).toBe(false);
   });
 
@@ -91,32 +103,34 @@ describe('parseRepository', () => {
 });
 
 describe('parseTag', () => {
-  it.each(['latest', '1', '_', 'V1.2.3', '1.0-alpha_2', 'a..b', 'x'.repeat(128)])(
+  it.each(titled(['latest', '1', '_', 'V1.2.3', '1.0-alpha_2', 'a..b', 'x'.repeat(128)]))(
     'takes %s',
-    (tag) => {
+    (_, tag) => {
       expect(valueOf(parseTag(tag))).toBe(tag);
     },
   );
 
-  it.each([
-    '',
-    '.',
-    '..',
-    '.hidden',
-    '-x',
-    'a/b',
-    'a:b',
-    'a@b',
-    'a b',
-    'a+b',
-    'a%20b',
-    'a\n',
-    'a\0',
-    'ü',
-    '../x',
-    'x'.repeat(129),
-    'x'.repeat(10_000),
-  ])('refuses %j', (tag) => {
+  it.each(
+    titled([
+      '',
+      '.',
+      '..',
+      '.hidden',
+      '-x',
+      'a/b',
+      'a:b',
+      'a@b',
+      'a b',
+      'a+b',
+      'a%20b',
+      'a\n',
+      'a\0',
+      'ü',
+      '../x',
+      'x'.repeat(129),
+      'x'.repeat(10_000),
+    ]),
+  )('refuses %s', (_, tag) => {
     expect(parseTag(tag).ok).toBe(false);
   });
 
@@ -241,16 +255,19 @@ describe('parseRegistryHost', () => {
 });
 
 describe('looksLikeRegistryHost', () => {
-  it.each(['docker.io', 'localhost', 'registry:5000', '[::1]', '10.0.0.1'])(
+  it.each(titled(['docker.io', 'localhost', 'registry:5000', '[::1]', '10.0.0.1']))(
     'says yes to %s',
-    (text) => {
+    (_, text) => {
       expect(looksLikeRegistryHost(text)).toBe(true);
     },
   );
 
-  it.each(['', 'library', 'registry', 'localhosts', 'my-app'])('says no to %j', (text) => {
-    expect(looksLikeRegistryHost(text)).toBe(false);
-  });
+  it.each(titled(['', 'library', 'registry', 'localhosts', 'my-app']))(
+    'says no to %s',
+    (_, text) => {
+      expect(looksLikeRegistryHost(text)).toBe(false);
+    },
+  );
 });
 
 describe('normalizeRegistry', () => {
