@@ -39,7 +39,7 @@ export function methodDefinition<M extends DescMethod>(
   codecs: { response?: MessageCodec<never> } = {},
 ): MethodDefinition<MessageShape<M['input']>, MessageShape<M['output']>> {
   const request = messageCodec(method.input);
-  const response = (codecs.response ?? messageCodec(method.output)) as MessageCodec<
+  const response = (codecs.response ?? messageCodec(method.output)) as unknown as MessageCodec<
     MessageShape<M['output']>
   >;
   return {

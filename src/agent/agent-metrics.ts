@@ -1,0 +1,37 @@
+import { Counter, Gauge, type Registry } from 'prom-client';
+
+/** What an agent counts. Labels are bounded: never a digest, a repository or a node. */
+export type AgentMetrics = ReturnType<typeof createAgentMetrics>;
+
+/** Registers an agent's metrics. */
+export function createAgentMetrics(register: Registry) {
+  const registers = [register];
+  return {
+    calls: new Counter({
+      name: 'salvor_agent_calls_total',
+      help: 'Calls that this agent has answered, by method and gRPC status code.',
+      labelNames: ['method', 'code'],
+      registers,
+    }),
+    bytesSent: new Counter({
+      name: 'salvor_agent_sent_bytes_total',
+      help: 'Bytes of blobs that this agent has sent to registries.',
+      registers,
+    }),
+    readers: new Gauge({
+      name: 'salvor_agent_readers',
+      help: 'Blobs being read from this agent at this moment.',
+      registers,
+    }),
+    corruptBlobs: new Counter({
+      name: 'salvor_agent_corrupt_blobs_total',
+      help: 'Blobs whose bytes on this node were found not to match their digest.',
+      registers,
+    }),
+    registriesEnded: new Counter({
+      name: 'salvor_agent_registries_ended_total',
+      help: 'Times that this agent ended a registry process that had fallen silent.',
+      registers,
+    }),
+  };
+}

@@ -1,0 +1,73 @@
+import { chmod, mkdir, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { Server, ServerCredentials, type UntypedServiceImplementation } from '@grpc/grpc-js';
+import { localService, peerService } from '../rpc/agent-protocol.ts';
+
+export interface AgentServerOptions {
+  /** HTTP/2 flow-control window, bytes; what a receiver may have in flight. */
+  readonly windowBytes: number;
+  readonly maxConcurrentStreams: number;
+}
+
+/** One listener of an agent: for peers on the node address, or for the own registry. */
+export class AgentServer {
+  readonly #server: Server;
+
+  constructor(
+    options: AgentServerOptions,
+    services: { peer: UntypedServiceImplementation; local?: UntypedServiceImplementation },
+  ) {
+    this.#server = new Server({
+      'grpc-node.flow_control_window': options.windowBytes,
+      'grpc.max_concurrent_streams': options.maxConcurrentStreams,
+      'grpc.max_receive_message_length': 64 * 1024,
+      'grpc.keepalive_time_ms': 30_000,
+      'grpc.keepalive_timeout_ms': 10_000,
+    });
+    this.#server.addService(peerService, services.peer);
+    if (services.local !== undefined) this.#server.addService(localService, services.local);
+  }
+
+  /**
+   * Listens on a TCP address.
+   *
+   * @param address "host:port"; port 0 takes a free one
+   * @returns the port
+   * @throws when the address cannot be taken
+   */
+  async listen(address: string, credentials: ServerCredentials): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#server.bindAsync(address, credentials, (error, port) => {
+        if (error === null) resolve(port);
+        else reject(new Error(`Cannot listen on ${address}: ${error.message}`, { cause: error }));
+      });
+    });
+  }
+
+  /**
+   * Listens on a unix socket that only this user and group may use. A socket file that a dead
+   * process left behind is replaced.
+   *
+   * @throws when the socket cannot be made
+   */
+  async listenUnix(path: string): Promise<void> {
+    await mkdir(dirname(path), { recursive: true, mode: 0o750 });
+    await rm(path, { force: true });
+    await this.listen(`unix:${path}`, ServerCredentials.createInsecure());
+    await chmod(path, 0o660);
+  }
+
+  /** Lets running calls end, for at most `drainMs`, then cuts them. */
+  async close(drainMs: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(() => {
+        this.#server.forceShutdown();
+        resolve();
+      }, drainMs);
+      this.#server.tryShutdown(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+}

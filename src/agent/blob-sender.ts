@@ -1,0 +1,95 @@
+import { status, type ServerWritableStream } from '@grpc/grpc-js';
+import { encodeReadFrame, READ_FRAME_HEADROOM_BYTES } from '../rpc/read-frame.ts';
+import { RpcFailure } from './rpc-failure.ts';
+import type { OpenBlob } from './store.ts';
+
+/** Where frames go: the writable side of a grpc-js call. */
+export type FrameSink = Pick<ServerWritableStream<unknown, Buffer>, 'write'>;
+
+/** A part of a blob, as somebody asked for it. */
+export interface BlobPart {
+  readonly offsetBytes: number;
+  /** Zero: to the end. */
+  readonly lengthBytes: number;
+}
+
+/**
+ * Sends a part of a blob in frames, at the pace of the receiver: while one buffer is on its way,
+ * the other is filled, and that is all that is ever held.
+ *
+ * @throws RpcFailure when the part lies outside of the blob, or the file ends too early
+ */
+export async function sendBlob(
+  call: FrameSink,
+  source: { readonly blob: OpenBlob; readonly verified: boolean },
+  options: BlobPart & { readonly chunkBytes: number; readonly signal: AbortSignal },
+): Promise<number> {
+  const { blob, verified } = source;
+  if (options.offsetBytes > blob.sizeBytes) {
+    throw new RpcFailure(
+      status.OUT_OF_RANGE,
+      `offset ${options.offsetBytes} lies behind the end, ${blob.sizeBytes}`,
+    );
+  }
+  const end =
+    options.lengthBytes === 0
+      ? blob.sizeBytes
+      : Math.min(blob.sizeBytes, options.offsetBytes + options.lengthBytes);
+  const first = { sizeBytes: blob.sizeBytes, verified };
+  const newBuffer = (): Buffer =>
+    Buffer.allocUnsafeSlow(
+      READ_FRAME_HEADROOM_BYTES + Math.min(options.chunkBytes, end - options.offsetBytes),
+    );
+  let [filling, sending] = [newBuffer(), newBuffer()];
+  let position = options.offsetBytes;
+  let isFirst = true;
+  let written: Promise<void> = Promise.resolve();
+  while (isFirst || position < end) {
+    const wanted = Math.min(options.chunkBytes, end - position);
+    await fill(blob, filling, { position, wanted });
+    await written;
+    [filling, sending] = [sending, filling];
+    const frame = encodeReadFrame(sending, wanted, isFirst ? first : undefined);
+    written = write(call, frame, options.signal);
+    // The loop may fail before it comes to wait for this write.
+    written.catch(() => undefined);
+    position += wanted;
+    isFirst = false;
+  }
+  await written;
+  return position - options.offsetBytes;
+}
+
+async function fill(
+  blob: OpenBlob,
+  buffer: Buffer,
+  part: { readonly position: number; readonly wanted: number },
+): Promise<void> {
+  let filled = 0;
+  while (filled < part.wanted) {
+    const start = READ_FRAME_HEADROOM_BYTES + filled;
+    const target = buffer.subarray(start, READ_FRAME_HEADROOM_BYTES + part.wanted);
+    const count = await blob.read(target, part.position + filled);
+    if (count === 0) {
+      throw new RpcFailure(status.DATA_LOSS, `the file ends at ${part.position + filled}`);
+    }
+    filled += count;
+  }
+}
+
+function write(call: FrameSink, frame: Buffer, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    // grpc-js drops the callback of a write to a cancelled call.
+    const abort = (): void => reject(new RpcFailure(status.CANCELLED, 'cancelled by the reader'));
+    if (signal.aborted) {
+      abort();
+      return;
+    }
+    signal.addEventListener('abort', abort, { once: true });
+    call.write(frame, (error: Error | null | undefined) => {
+      signal.removeEventListener('abort', abort);
+      if (error) reject(error);
+      else resolve();
+    });
+  });
+}

@@ -1,0 +1,156 @@
+import { create } from '@bufbuild/protobuf';
+import {
+  status,
+  type ServerReadableStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type UntypedServiceImplementation,
+  type sendUnaryData,
+} from '@grpc/grpc-js';
+import type { Locator, KeyHolder } from '../discovery/locate.ts';
+import { parseDigest } from '../oci/digest.ts';
+import type { LocateKey } from '../rpc/agent-client.ts';
+import { tagFromMessage, tagToMessage, safeNumber } from '../rpc/agent-protocol.ts';
+import {
+  AbortIngestResponseSchema,
+  HolderSchema,
+  LocateResponseSchema,
+  LocateSummarySchema,
+  ObserveResponseSchema,
+  WatchResponseSchema,
+  type AbortIngestRequest,
+  type LocateRequest,
+  type LocateResponse,
+  type ObserveRequest,
+  type WatchRequest,
+  type WatchResponse,
+} from '../rpc/gen/salvor/agent/v1/agent_pb.ts';
+import type { Observations } from './observations.ts';
+import type { RegistryWatch } from './registry-watch.ts';
+import { RpcFailure } from './rpc-failure.ts';
+import { streamHandler, unaryHandler, type HandlerContext } from './rpc-handlers.ts';
+import type { ContentStore } from './store.ts';
+
+/** Serves the registry on the same node, over the unix socket. */
+export class LocalService {
+  readonly #locator: Locator;
+  readonly #observations: Observations;
+  readonly #store: Pick<ContentStore, 'abortIngest'>;
+  readonly #watch: RegistryWatch;
+  readonly #context: HandlerContext;
+
+  constructor(
+    dependencies: {
+      locator: Locator;
+      observations: Observations;
+      store: Pick<ContentStore, 'abortIngest'>;
+      watch: RegistryWatch;
+    } & HandlerContext,
+  ) {
+    this.#locator = dependencies.locator;
+    this.#observations = dependencies.observations;
+    this.#store = dependencies.store;
+    this.#watch = dependencies.watch;
+    this.#context = { log: dependencies.log, metrics: dependencies.metrics };
+  }
+
+  /** The handlers for a grpc-js server. */
+  implementation(): UntypedServiceImplementation {
+    const context = this.#context;
+    return {
+      locate: streamHandler(
+        'locate',
+        context,
+        (call: ServerWritableStream<LocateRequest, LocateResponse>, signal) =>
+          this.#locate(call, signal),
+      ),
+      observe: unaryHandler(
+        'observe',
+        context,
+        async (call: ServerUnaryCall<ObserveRequest, unknown>) => this.#observe(call.request),
+      ),
+      abortIngest: unaryHandler(
+        'abortIngest',
+        context,
+        async (call: ServerUnaryCall<AbortIngestRequest, unknown>, signal) => {
+          const digest = parseDigest(call.request.digest);
+          if (!digest.ok) throw new RpcFailure(status.INVALID_ARGUMENT, digest.reason);
+          const aborted = await this.#store.abortIngest(digest.value, { signal });
+          context.log.warn({ digest: digest.value, aborted }, 'threw away a poisoned ingest');
+          return create(AbortIngestResponseSchema, { aborted });
+        },
+      ),
+      watch: (
+        call: ServerReadableStream<WatchRequest, WatchResponse>,
+        callback: sendUnaryData<WatchResponse>,
+      ) => this.#watchRegistry(call, callback),
+    };
+  }
+
+  async #locate(
+    call: ServerWritableStream<LocateRequest, LocateResponse>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    for await (const event of this.#locator.locate(keyOf(call.request), { signal })) {
+      if (signal.aborted) return;
+      // Answers are few and small: as many as there are members.
+      call.write(
+        create(LocateResponseSchema, {
+          event:
+            'holder' in event
+              ? { case: 'holder', value: holderToMessage(event.holder) }
+              : { case: 'summary', value: create(LocateSummarySchema, event.summary) },
+        }),
+      );
+    }
+  }
+
+  #observe(request: ObserveRequest): unknown {
+    const tag = request.tag === undefined ? undefined : tagFromMessage(request.tag);
+    if (request.name === '' || tag?.observedAtMs === undefined) {
+      throw new RpcFailure(status.INVALID_ARGUMENT, 'an observation needs a name, a tag and a time');
+    }
+    this.#observations.record(request.name, { ...tag, observedAtMs: tag.observedAtMs });
+    return create(ObserveResponseSchema);
+  }
+
+  #watchRegistry(
+    call: ServerReadableStream<WatchRequest, WatchResponse>,
+    callback: sendUnaryData<WatchResponse>,
+  ): void {
+    let watched: ReturnType<RegistryWatch['start']> | undefined;
+    const stop = (): void => watched?.stop();
+    call.on('data', (request: WatchRequest) => {
+      watched ??= this.#watch.start({
+        pid: safeNumber(request.pid),
+        timeoutMs: Math.max(200, safeNumber(request.timeoutMs)),
+      });
+      watched.beat();
+    });
+    call.on('error', stop);
+    call.on('cancelled', stop);
+    call.on('end', () => {
+      stop();
+      callback(null, create(WatchResponseSchema));
+    });
+  }
+}
+
+function keyOf(request: LocateRequest): LocateKey {
+  if (request.key.case === 'name' && request.key.value !== '') return { name: request.key.value };
+  if (request.key.case !== 'digest') throw new RpcFailure(status.INVALID_ARGUMENT, 'no key');
+  const digest = parseDigest(request.key.value);
+  if (!digest.ok) throw new RpcFailure(status.INVALID_ARGUMENT, digest.reason);
+  return { digest: digest.value };
+}
+
+function holderToMessage(holder: KeyHolder): ReturnType<typeof create<typeof HolderSchema>> {
+  return create(HolderSchema, {
+    node: holder.member.name,
+    address: holder.member.address,
+    sizeBytes: BigInt(holder.sizeBytes),
+    verified: holder.verified,
+    busy: holder.busy,
+    tags: holder.tags.map(tagToMessage),
+  });
+}

@@ -1,0 +1,204 @@
+import { create } from '@bufbuild/protobuf';
+import {
+  status,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type UntypedServiceImplementation,
+} from '@grpc/grpc-js';
+import type { Digest } from '../oci/digest.ts';
+import { parseDigest } from '../oci/digest.ts';
+import { safeNumber, tagToMessage } from '../rpc/agent-protocol.ts';
+import { rolesOf, type Role } from '../rpc/identity.ts';
+import {
+  HeldBlobSchema,
+  HeldNameSchema,
+  ListResponseSchema,
+  ReportCorruptResponseSchema,
+  ResolveResponseSchema,
+  StatResponseSchema,
+  type ListRequest,
+  type ListResponse,
+  type ReadRequest,
+  type ReportCorruptRequest,
+  type ResolveRequest,
+  type StatRequest,
+} from '../rpc/gen/salvor/agent/v1/agent_pb.ts';
+import type { AgentMetrics } from './agent-metrics.ts';
+import { sendBlob } from './blob-sender.ts';
+import type { HeldContent } from './held-content.ts';
+import { RpcFailure } from './rpc-failure.ts';
+import { streamHandler, unaryHandler, type HandlerContext } from './rpc-handlers.ts';
+
+export interface PeerServiceOptions {
+  /** How many blobs may be read at once. */
+  readonly maxReaders: number;
+  /** Bytes of a blob in one message. */
+  readonly chunkBytes: number;
+  /**
+   * Who may call what, by the roles in the caller's certificate; undefined on a unix socket, where
+   * the file's permissions decide.
+   */
+  readonly allowedRoles?: Readonly<Record<PeerMethod, readonly Role[]>>;
+}
+
+export type PeerMethod = 'stat' | 'read' | 'resolve' | 'list' | 'reportCorrupt';
+
+/** What other nodes' processes may call over mutual TLS. */
+export const PEER_ROLES: Readonly<Record<PeerMethod, readonly Role[]>> = {
+  stat: ['agent', 'registry'],
+  read: ['agent', 'registry'],
+  resolve: ['agent'],
+  list: ['agent'],
+  reportCorrupt: ['agent', 'registry'],
+};
+
+const LIST_BATCH = 500;
+
+/** Serves what this node holds to other nodes. */
+export class PeerService {
+  readonly #options: PeerServiceOptions;
+  readonly #content: HeldContent;
+  readonly #metrics: AgentMetrics;
+  readonly #context: HandlerContext;
+  readonly #readers: ReaderCount;
+
+  constructor(
+    options: PeerServiceOptions,
+    dependencies: {
+      content: HeldContent;
+      metrics: AgentMetrics;
+      log: HandlerContext['log'];
+      readers: ReaderCount;
+    },
+  ) {
+    this.#options = options;
+    this.#content = dependencies.content;
+    this.#metrics = dependencies.metrics;
+    this.#readers = dependencies.readers;
+    this.#context = { log: dependencies.log, metrics: dependencies.metrics };
+  }
+
+  /** The handlers for a grpc-js server. */
+  implementation(): UntypedServiceImplementation {
+    const context = this.#context;
+    return {
+      stat: unaryHandler('stat', context, (call: ServerUnaryCall<StatRequest, unknown>, signal) => {
+        this.#authorize('stat', call);
+        return this.#stat(digestOf(call.request.digest), signal);
+      }),
+      read: streamHandler('read', context, (call: ServerWritableStream<ReadRequest, Buffer>, s) => {
+        this.#authorize('read', call);
+        return this.#read(call, s);
+      }),
+      resolve: unaryHandler(
+        'resolve',
+        context,
+        async (call: ServerUnaryCall<ResolveRequest, unknown>, signal) => {
+          this.#authorize('resolve', call);
+          const tags = await this.#content.resolve(call.request.name, { signal });
+          return create(ResolveResponseSchema, { tags: tags.map(tagToMessage) });
+        },
+      ),
+      list: streamHandler(
+        'list',
+        context,
+        (call: ServerWritableStream<ListRequest, ListResponse>, s) => {
+          this.#authorize('list', call);
+          return this.#list(call, s);
+        },
+      ),
+      reportCorrupt: unaryHandler(
+        'reportCorrupt',
+        context,
+        async (call: ServerUnaryCall<ReportCorruptRequest, unknown>) => {
+          this.#authorize('reportCorrupt', call);
+          await this.#content.reportCorrupt(digestOf(call.request.digest));
+          return create(ReportCorruptResponseSchema);
+        },
+      ),
+    };
+  }
+
+  #authorize(
+    method: PeerMethod,
+    call: ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>,
+  ): void {
+    const allowed = this.#options.allowedRoles?.[method];
+    if (allowed === undefined) return;
+    const roles = rolesOf(call.getAuthContext().sslPeerCertificate);
+    if (allowed.some((role) => roles.has(role))) return;
+    throw new RpcFailure(status.PERMISSION_DENIED, `${method} is not for this certificate's role`);
+  }
+
+  async #stat(digest: Digest, signal: AbortSignal): Promise<unknown> {
+    const held = await this.#content.stat(digest, { signal });
+    return create(StatResponseSchema, {
+      held: held !== undefined,
+      sizeBytes: BigInt(held?.sizeBytes ?? 0),
+      verified: held?.verified ?? false,
+      busy: this.#readers.count >= this.#options.maxReaders,
+    });
+  }
+
+  async #read(call: ServerWritableStream<ReadRequest, Buffer>, signal: AbortSignal): Promise<void> {
+    const { request } = call;
+    const part = {
+      offsetBytes: safeNumber(request.offsetBytes),
+      lengthBytes: safeNumber(request.lengthBytes),
+    };
+    if (this.#readers.count >= this.#options.maxReaders) {
+      throw new RpcFailure(status.RESOURCE_EXHAUSTED, 'too many readers');
+    }
+    this.#readers.count += 1;
+    try {
+      const opened = await this.#content.open(digestOf(request.digest), { signal });
+      if (opened === undefined) throw new RpcFailure(status.NOT_FOUND, 'not held');
+      try {
+        const { chunkBytes } = this.#options;
+        const sent = await sendBlob(call, opened, { ...part, chunkBytes, signal });
+        this.#metrics.bytesSent.inc(sent);
+      } finally {
+        await opened.blob.close();
+      }
+    } finally {
+      this.#readers.count -= 1;
+    }
+  }
+
+  async #list(
+    call: ServerWritableStream<ListRequest, ListResponse>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const send = (message: ListResponse): Promise<void> =>
+      new Promise((resolve) => {
+        signal.addEventListener('abort', () => resolve(), { once: true });
+        call.write(message, () => resolve());
+      });
+    let blobs: ReturnType<typeof create<typeof HeldBlobSchema>>[] = [];
+    for await (const { digest, sizeBytes } of this.#content.blobs({ signal })) {
+      blobs.push(create(HeldBlobSchema, { digest, sizeBytes: BigInt(sizeBytes) }));
+      if (blobs.length < LIST_BATCH) continue;
+      await send(create(ListResponseSchema, { blobs }));
+      blobs = [];
+    }
+    let names: ReturnType<typeof create<typeof HeldNameSchema>>[] = [];
+    for await (const record of this.#content.names({ signal })) {
+      names.push(create(HeldNameSchema, { name: record.name, tag: tagToMessage(record) }));
+      if (names.length < LIST_BATCH) continue;
+      await send(create(ListResponseSchema, { names }));
+      names = [];
+    }
+    await send(create(ListResponseSchema, { blobs, names }));
+  }
+}
+
+/** How many blobs are being read, over all the servers of one agent. */
+export interface ReaderCount {
+  count: number;
+}
+
+function digestOf(text: string): Digest {
+  const digest = parseDigest(text);
+  if (digest.ok) return digest.value;
+  throw new RpcFailure(status.INVALID_ARGUMENT, digest.reason);
+}

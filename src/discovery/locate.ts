@@ -1,0 +1,106 @@
+import type { Logger } from '../telemetry/logger.ts';
+import type { LocateKey, LocateSummary } from '../rpc/agent-client.ts';
+import type { TagStatement } from '../rpc/agent-protocol.ts';
+import type { Member, Membership } from './membership.ts';
+
+/** What one node says about a key; undefined stands for "not here". */
+export interface KeyAnswer {
+  readonly sizeBytes: number;
+  readonly verified: boolean;
+  readonly busy: boolean;
+  readonly tags: readonly TagStatement[];
+}
+
+/** A member and its answer. */
+export interface KeyHolder extends KeyAnswer {
+  readonly member: Member;
+}
+
+/** A question to one member, this node or another. */
+export type AskMember = (
+  member: Member,
+  key: LocateKey,
+  limits: { readonly signal: AbortSignal; readonly timeoutMs: number },
+) => Promise<KeyAnswer | undefined>;
+
+export interface LocatorOptions {
+  readonly self: Member;
+  /** How long one member may take, milliseconds. */
+  readonly memberTimeoutMs: number;
+  /** How many members are asked at once, at most. */
+  readonly maxMembersAsked: number;
+}
+
+/** A finished question, together with the promise that it was. */
+interface Outcome {
+  readonly outcome: Promise<Outcome>;
+  readonly holder?: KeyHolder;
+}
+
+/**
+ * Finds who has a key by asking every member at once: right for small clusters, and never wrong,
+ * since what each member says is what it has at that moment.
+ */
+export class Locator {
+  readonly #options: LocatorOptions;
+  readonly #membership: Membership;
+  readonly #ask: AskMember;
+  readonly #log: Logger;
+
+  constructor(
+    options: LocatorOptions,
+    dependencies: { membership: Membership; ask: AskMember; log: Logger },
+  ) {
+    this.#options = options;
+    this.#membership = dependencies.membership;
+    this.#ask = dependencies.ask;
+    this.#log = dependencies.log;
+  }
+
+  /**
+   * Holders in the order in which they answer, then a summary. Ends within the member timeout
+   * times the rounds that the cluster's size takes; never throws for a member's failure.
+   */
+  async *locate(
+    key: LocateKey,
+    options: { readonly signal: AbortSignal },
+  ): AsyncGenerator<{ holder: KeyHolder } | { summary: LocateSummary }> {
+    const { self, maxMembersAsked } = this.#options;
+    const others = this.#membership.members().filter((member) => member.name !== self.name);
+    const waiting = [self, ...others];
+    const asked = waiting.length;
+    let failed = 0;
+    const running = new Set<Promise<Outcome>>();
+    const startNext = (): void => {
+      const member = waiting.shift();
+      if (member === undefined) return;
+      const outcome: Promise<Outcome> = this.#askOne(member, key, options.signal).then((answer) => {
+        if (answer === 'failed') failed += 1;
+        return typeof answer === 'object' ? { outcome, holder: { member, ...answer } } : { outcome };
+      });
+      running.add(outcome);
+    };
+    while (running.size < maxMembersAsked && waiting.length > 0) startNext();
+    while (running.size > 0) {
+      const { outcome, holder } = await Promise.race(running);
+      running.delete(outcome);
+      startNext();
+      if (holder !== undefined) yield { holder };
+    }
+    yield { summary: { asked, failed } };
+  }
+
+  async #askOne(
+    member: Member,
+    key: LocateKey,
+    signal: AbortSignal,
+  ): Promise<KeyAnswer | 'absent' | 'failed'> {
+    try {
+      const limits = { signal, timeoutMs: this.#options.memberTimeoutMs };
+      return (await this.#ask(member, key, limits)) ?? 'absent';
+    } catch (error) {
+      this.#log.debug({ member: member.name, key, err: error }, 'member gave no answer');
+      return 'failed';
+    }
+  }
+}

@@ -1,0 +1,54 @@
+import type { OciErrorCode } from '../oci/error-body.ts';
+import { ociErrorBody } from '../oci/error-body.ts';
+
+/** How a body ended that its client did not get in full. */
+export type RelayEnd = 'complete' | 'cut' | 'wrong_bytes';
+
+/** A body that is still being made. */
+export interface BodyStream {
+  readonly chunks: AsyncIterable<Buffer>;
+  /** Called by whoever sends the body, when it can be sent no further. */
+  cancel(): void;
+}
+
+/** What a client gets: status, headers and a body, which HEAD leaves out. */
+export interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | number | string[]>>;
+  readonly body?: Buffer | BodyStream;
+  /** For the log line: who served it. */
+  readonly source?: () => string;
+  /** For the log line: why, in a word. */
+  readonly decision: string;
+}
+
+/**
+ * An error as the distribution specification wants it.
+ *
+ * @param detail goes to the client as it is: never a secret
+ */
+export function errorAnswer(
+  status: number,
+  error: { readonly code: OciErrorCode; readonly message: string; readonly detail?: unknown },
+  options: {
+    readonly decision: string;
+    readonly headers?: Readonly<Record<string, string | string[]>>;
+  },
+): Answer {
+  const body = Buffer.from(ociErrorBody(error.code, error.message, error.detail));
+  return {
+    status,
+    headers: {
+      ...options.headers,
+      'content-type': 'application/json',
+      'content-length': body.length,
+    },
+    body,
+    decision: options.decision,
+  };
+}
+
+/** The value of the Salvor-Source header. */
+export const SOURCE_HEADER = 'salvor-source';
+/** When the upstream confirmed what is answered while it cannot be asked. */
+export const OBSERVED_AT_HEADER = 'salvor-observed-at';

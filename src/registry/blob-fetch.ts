@@ -1,0 +1,179 @@
+import type { Digest } from '../oci/digest.ts';
+import type { LocatedHolder } from '../rpc/agent-client.ts';
+import type { Budgets } from './budgets.ts';
+import { hedge, type Hedged } from './hedge.ts';
+import { firstToAsk } from './plan.ts';
+import type { PullRequest } from './pull-request.ts';
+import type { NextSource } from './relay.ts';
+import type { HolderSearch } from './sources/holder-search.ts';
+import type { Peers } from './sources/peers.ts';
+import { SourceError, type OpenedBody, type Wanted } from './sources/source.ts';
+import {
+  blobHeaders,
+  blobPath,
+  readBlobResponse,
+  type UpstreamBlob,
+} from './upstream/blob-request.ts';
+import { UpstreamFailure } from './upstream/upstream-failure.ts';
+
+/**
+ * Everything that one request for one blob knows of its sources: which nodes hold it, which have
+ * failed already, and how to open the next one.
+ */
+export class BlobFetch {
+  readonly #request: PullRequest;
+  readonly #digest: Digest;
+  readonly #budgets: Budgets;
+  readonly #peers: Peers;
+  readonly #excluded = new Set<string>();
+  readonly #opened = new Map<string, LocatedHolder>();
+  #search: HolderSearch | undefined;
+
+  constructor(
+    request: PullRequest,
+    options: { readonly digest: Digest; readonly budgets: Budgets },
+    dependencies: { peers: Peers },
+  ) {
+    this.#request = request;
+    this.#digest = options.digest;
+    this.#budgets = options.budgets;
+    this.#peers = dependencies.peers;
+  }
+
+  /** The search for holders, started when first needed. */
+  get search(): HolderSearch {
+    this.#search ??= this.#peers.search({ digest: this.#digest }, this.#request.signal);
+    return this.#search;
+  }
+
+  /** How many nodes were asked, if any were. */
+  get summary(): HolderSearch['summary'] {
+    return this.#search?.summary;
+  }
+
+  /** The first source that gives the blob, or the word of the upstream that it will not. */
+  async openFirst(wanted: Wanted, hashed: boolean): Promise<Hedged<UpstreamBlob, OpenedBody>> {
+    const { upstream, signal } = this.#request;
+    return hedge<UpstreamBlob, OpenedBody>({
+      signal,
+      first: firstToAsk(upstream),
+      hedgeMs: this.#budgets.hedgeMs,
+      upstream: (stop, trouble) => this.#openUpstream(wanted, stop, trouble),
+      peers: (stop) => this.openPeer(wanted, { hashed, signal: stop }),
+      isFinal: ({ kind }) => kind !== 'missing',
+      discardUpstream: discardBlob,
+      discardPeers: (body) => body.cancel(),
+    });
+  }
+
+  /** For a relay whose source has failed: another node, else the upstream. */
+  readonly next: NextSource = async (failed, error, needed) => {
+    const { signal, trace, upstream } = this.#request;
+    trace.begin(failed.source)(error.outcome);
+    this.#excluded.add(failed.source);
+    if (error.outcome === 'wrong_bytes') this.reportWrongBytes();
+    else if (failed.source === 'upstream') {
+      upstream.health.recordFailure(new UpstreamFailure('cut', error.message), Date.now());
+    }
+    if (signal.aborted) return undefined;
+    const wanted = { start: needed.start };
+    const body = await this.openPeer(wanted, { hashed: needed.hashed, signal });
+    if (body !== undefined || error.outcome === 'wrong_bytes') return body;
+    try {
+      const answer = await this.#openUpstream(wanted, signal, () => undefined);
+      if (answer.kind === 'body') return answer.body;
+    } catch {
+      // The trace has it; the relay ends with the failure that brought it here.
+    }
+    return undefined;
+  };
+
+  /** Bytes from these nodes were wrong: each of them shall look at its copy. */
+  reportWrongBytes(): void {
+    for (const [label, holder] of this.#opened) {
+      this.#excluded.add(label);
+      this.#peers.reportCorrupt(this.#digest, holder);
+    }
+  }
+
+  /** Stops what is still being looked for. */
+  close(): void {
+    this.#search?.cancel();
+  }
+
+  async #openUpstream(
+    wanted: Wanted,
+    signal: AbortSignal,
+    trouble: () => void,
+  ): Promise<UpstreamBlob> {
+    const { trace, upstream } = this.#request;
+    const note = trace.begin('upstream');
+    try {
+      const response = await upstream.ask(this.#upstreamRequest(wanted), {
+        signal,
+        onTrouble: trouble,
+      });
+      const blob = await readBlobResponse(response, wanted);
+      note(blob.kind === 'body' ? 'ok' : blob.kind);
+      return blob;
+    } catch (error) {
+      note(signal.aborted ? 'overtaken' : outcomeOf(error));
+      throw error;
+    }
+  }
+
+  #upstreamRequest(wanted: Wanted): {
+    method: 'GET';
+    path: string;
+    headers: Record<string, string>;
+  } {
+    return {
+      method: 'GET',
+      path: blobPath(this.#request.repository, this.#digest),
+      headers: blobHeaders(this.#request, wanted),
+    };
+  }
+
+  /**
+   * The next node that gives the blob.
+   *
+   * @param options.hashed as in OpenOptions
+   * @returns undefined when no node is left
+   */
+  async openPeer(
+    wanted: Wanted,
+    options: { readonly hashed: boolean; readonly signal: AbortSignal },
+  ): Promise<OpenedBody | undefined> {
+    for (;;) {
+      if (options.signal.aborted) return undefined;
+      const holder = await this.search.next(
+        (candidate) =>
+          !this.#excluded.has(`node/${candidate.node}`) &&
+          this.#peers.accepts(this.#digest, candidate),
+      );
+      if (holder === undefined) return undefined;
+      const source = this.#peers.source(holder);
+      this.#excluded.add(source.label);
+      const note = this.#request.trace.begin(source.label);
+      try {
+        const body = await source.open(this.#digest, wanted, options);
+        this.#opened.set(source.label, holder);
+        note('ok');
+        return body;
+      } catch (error) {
+        note(options.signal.aborted ? 'overtaken' : outcomeOf(error));
+      }
+    }
+  }
+}
+
+function discardBlob(blob: UpstreamBlob): void {
+  if (blob.kind === 'body') blob.body.cancel();
+}
+
+/** An error in a word, for the trace. */
+export function outcomeOf(error: unknown): string {
+  if (error instanceof SourceError) return error.outcome;
+  if (error instanceof UpstreamFailure) return error.kind;
+  return 'error';
+}

@@ -1,0 +1,295 @@
+import {
+  formatContentRange,
+  formatUnsatisfiedContentRange,
+  parseByteRange,
+} from '../oci/byte-range.ts';
+import type { Digest } from '../oci/digest.ts';
+import { parseManifest } from '../oci/manifest.ts';
+import { MEDIA_TYPE } from '../oci/media-type.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import { errorAnswer, SOURCE_HEADER, type Answer } from './answer.ts';
+import { BlobFetch, outcomeOf } from './blob-fetch.ts';
+import type { BlobTap } from './relay.ts';
+import { Relay, WrongBytesError } from './relay.ts';
+import type { Budgets } from './budgets.ts';
+import { hedge } from './hedge.ts';
+import { firstToAsk } from './plan.ts';
+import { withStallGuard } from './stall-guard.ts';
+import type { ManifestCache } from './manifest-cache.ts';
+import { upstreamHeaders, type PullRequest } from './pull-request.ts';
+import { stretchOf, type Peers } from './sources/peers.ts';
+import type { OpenedBody, Wanted } from './sources/source.ts';
+import { missingAnswer, refusalAnswer, unavailableAnswer, type Missing } from './unavailable.ts';
+import { blobPath } from './upstream/blob-request.ts';
+import { contentLengthOf, discard, refusalOf, type Refusal } from './upstream/upstream-answer.ts';
+import { UpstreamFailure } from './upstream/upstream-failure.ts';
+
+/** How often a body may change its source without a byte of progress. */
+const MAX_IDLE_SWITCHES = 4;
+/** Blobs from nodes up to this size are looked at: a manifest must not pass for a blob. */
+const LOOKED_AT_BYTES = 1024 * 1024;
+
+/** Keeps a copy of blobs that pass, where somebody wants that. */
+export interface BlobKeeper {
+  /** @returns undefined when this one is not to be kept */
+  tap(digest: Digest, sizeBytes: number): Promise<BlobTap | undefined>;
+}
+
+type HeadOutcome =
+  | { readonly kind: 'found'; readonly sizeBytes: number; readonly source: string }
+  | { readonly kind: 'missing' | 'refused'; readonly refusal: Refusal };
+
+/** Answers requests for blobs. */
+export class BlobPull {
+  readonly #budgets: Budgets;
+  readonly #peers: Peers;
+  readonly #manifests: ManifestCache;
+  readonly #keeper: BlobKeeper | undefined;
+  readonly #log: Logger;
+
+  constructor(
+    options: { readonly budgets: Budgets },
+    dependencies: {
+      peers: Peers;
+      manifests: ManifestCache;
+      keeper?: BlobKeeper | undefined;
+      log: Logger;
+    },
+  ) {
+    this.#budgets = options.budgets;
+    this.#peers = dependencies.peers;
+    this.#manifests = dependencies.manifests;
+    this.#keeper = dependencies.keeper;
+    this.#log = dependencies.log;
+  }
+
+  /** The answer to GET or HEAD of a blob. Never throws for a source's failure. */
+  async answer(request: PullRequest, digest: Digest): Promise<Answer> {
+    const missing: Missing = {
+      what: digest,
+      unknownCode: 'BLOB_UNKNOWN',
+      upstream: request.upstream.name,
+    };
+    // containerd would store a manifest that it gets here as a blob of no type.
+    if (this.#manifests.has(digest)) return missingAnswer(missing, undefined);
+    const fetch = new BlobFetch(request, { digest, budgets: this.#budgets }, { peers: this.#peers });
+    return request.method === 'HEAD'
+      ? this.#head(request, digest, { fetch, missing })
+      : this.#get(request, digest, { fetch, missing });
+  }
+
+  async #get(
+    request: PullRequest,
+    digest: Digest,
+    context: { readonly fetch: BlobFetch; readonly missing: Missing },
+  ): Promise<Answer> {
+    const { fetch, missing } = context;
+    const range = parseByteRange(request.range);
+    if (range.kind === 'unsatisfiable') return unsatisfiable();
+    const wanted: Wanted = range.kind === 'none' ? { start: 0 } : range.spec;
+    const opened = await fetch.openFirst(wanted, range.kind === 'none');
+    if (opened.from === 'nobody') {
+      fetch.close();
+      if ('error' in opened.upstream) {
+        return unavailableAnswer(missing, opened.upstream.error, fetch.summary);
+      }
+      const { value } = opened.upstream;
+      return missingAnswer(missing, value.kind === 'missing' ? value.refusal : undefined);
+    }
+    if (opened.from === 'peers') return this.#serve(request, digest, opened.value, context, wanted);
+    const { value } = opened;
+    if (value.kind === 'body') return this.#serve(request, digest, value.body, context, wanted);
+    if (value.kind === 'unsatisfiable') return unsatisfiable();
+    return refusalAnswer(value.refusal);
+  }
+
+  async #serve(
+    request: PullRequest,
+    digest: Digest,
+    first: OpenedBody,
+    context: { readonly fetch: BlobFetch; readonly missing: Missing },
+    wanted: Wanted,
+  ): Promise<Answer> {
+    const { sizeBytes } = first;
+    const window = stretchOf(wanted, sizeBytes);
+    const partial = request.range !== undefined && parseByteRange(request.range).kind === 'range';
+    if (partial && window.start >= sizeBytes) {
+      first.cancel();
+      context.fetch.close();
+      return unsatisfiable(sizeBytes);
+    }
+    const whole = window.start === 0 && window.end === sizeBytes - 1;
+    const tap = whole ? await this.#keeper?.tap(digest, sizeBytes) : undefined;
+    const relay = new Relay(
+      {
+        digest,
+        window,
+        sizeBytes,
+        stallMs: this.#budgets.stallMs,
+        maxIdleSwitches: MAX_IDLE_SWITCHES,
+      },
+      { first, nextSource: context.fetch.next, tap },
+    );
+    const headers = {
+      'content-type': MEDIA_TYPE.octetStream,
+      'content-length': window.end - window.start + 1,
+      'accept-ranges': 'bytes',
+      'docker-content-digest': digest,
+      [SOURCE_HEADER]: first.source,
+      ...(partial ? { 'content-range': formatContentRange(window, sizeBytes) } : {}),
+    };
+    const answer = {
+      status: partial ? 206 : 200,
+      headers,
+      source: () => relay.sources.join(',') || first.source,
+      decision: first.source === 'upstream' ? 'upstream' : 'peer',
+    };
+    if (whole && first.source !== 'upstream' && sizeBytes <= LOOKED_AT_BYTES) {
+      return this.#lookedAt(relay, answer, context);
+    }
+    const chunks = this.#guarded(relay, digest, context.fetch);
+    return { ...answer, body: { chunks, cancel: () => relay.cancel() } };
+  }
+
+  /** A small blob, whole, that turns out to be a manifest is none. */
+  async #lookedAt(
+    relay: Relay,
+    answer: Answer,
+    context: { readonly fetch: BlobFetch; readonly missing: Missing },
+  ): Promise<Answer> {
+    const parts: Buffer[] = [];
+    try {
+      for await (const part of relay.chunks()) parts.push(part);
+    } catch (error) {
+      const failure = new UpstreamFailure('cut', outcomeOf(error), { cause: error });
+      return unavailableAnswer(context.missing, failure, context.fetch.summary);
+    } finally {
+      context.fetch.close();
+    }
+    const body = Buffer.concat(parts);
+    if (isManifest(body)) return missingAnswer(context.missing, undefined);
+    return { ...answer, body };
+  }
+
+  async *#guarded(relay: Relay, digest: Digest, fetch: BlobFetch): AsyncGenerator<Buffer> {
+    try {
+      yield* relay.chunks();
+    } catch (error) {
+      if (error instanceof WrongBytesError) {
+        fetch.reportWrongBytes();
+        this.#log.error({ digest, sources: relay.sources }, 'wrong bytes went to a client');
+      }
+      throw error;
+    } finally {
+      fetch.close();
+    }
+  }
+
+  async #head(
+    request: PullRequest,
+    digest: Digest,
+    context: { readonly fetch: BlobFetch; readonly missing: Missing },
+  ): Promise<Answer> {
+    const { fetch, missing } = context;
+    const result = await hedge<HeadOutcome, HeadOutcome>({
+      signal: request.signal,
+      first: firstToAsk(request.upstream),
+      hedgeMs: this.#budgets.hedgeMs,
+      upstream: (signal, trouble) => this.#headUpstream(request, digest, signal, trouble),
+      peers: (signal) => this.#headPeers(digest, fetch, signal),
+      isFinal: ({ kind }) => kind !== 'missing',
+      discardUpstream: () => undefined,
+      discardPeers: () => undefined,
+    });
+    try {
+      if (result.from === 'nobody') {
+        if ('error' in result.upstream) {
+          return unavailableAnswer(missing, result.upstream.error, fetch.summary);
+        }
+        const { value } = result.upstream;
+        return missingAnswer(missing, value.kind === 'found' ? undefined : value.refusal);
+      }
+      const { value } = result;
+      if (value.kind !== 'found') return refusalAnswer(value.refusal);
+      const headers = {
+        'content-type': MEDIA_TYPE.octetStream,
+        'content-length': value.sizeBytes,
+        'accept-ranges': 'bytes',
+        'docker-content-digest': digest,
+        [SOURCE_HEADER]: value.source,
+      };
+      const decision = value.source === 'upstream' ? 'upstream' : 'peer';
+      return { status: 200, headers, source: () => value.source, decision };
+    } finally {
+      fetch.close();
+    }
+  }
+
+  async #headUpstream(
+    request: PullRequest,
+    digest: Digest,
+    signal: AbortSignal,
+    onTrouble: () => void,
+  ): Promise<HeadOutcome> {
+    const note = request.trace.begin('upstream');
+    try {
+      const response = await request.upstream.ask(
+        {
+          method: 'HEAD',
+          path: blobPath(request.repository, digest),
+          headers: upstreamHeaders(request),
+        },
+        { signal, onTrouble },
+      );
+      const sizeBytes = contentLengthOf(response);
+      if (response.status === 200 && sizeBytes !== undefined) {
+        discard(response);
+        note('ok');
+        return { kind: 'found', sizeBytes, source: 'upstream' };
+      }
+      const kind = response.status === 404 || response.status === 410 ? 'missing' : 'refused';
+      note(kind);
+      return { kind, refusal: await refusalOf(response) };
+    } catch (error) {
+      note(signal.aborted ? 'overtaken' : outcomeOf(error));
+      throw error;
+    }
+  }
+
+  async #headPeers(
+    digest: Digest,
+    fetch: BlobFetch,
+    signal: AbortSignal,
+  ): Promise<HeadOutcome | undefined> {
+    const holder = await fetch.search.next((one) => this.#peers.accepts(digest, one));
+    if (holder === undefined) return undefined;
+    const { sizeBytes } = holder;
+    if (sizeBytes > LOOKED_AT_BYTES) {
+      return { kind: 'found', sizeBytes, source: `node/${holder.node}` };
+    }
+    const body = await fetch.openPeer({ start: 0 }, { hashed: true, signal });
+    if (body === undefined) return undefined;
+    const parts: Buffer[] = [];
+    for await (const part of withStallGuard(body, this.#budgets.stallMs)) parts.push(part);
+    if (isManifest(Buffer.concat(parts))) return undefined;
+    return { kind: 'found', sizeBytes: body.sizeBytes, source: body.source };
+  }
+}
+
+function isManifest(bytes: Buffer): boolean {
+  // "{": everything else is spared the parser.
+  return bytes[0] === 0x7b && parseManifest(bytes).ok;
+}
+
+function unsatisfiable(sizeBytes?: number): Answer {
+  return errorAnswer(
+    416,
+    { code: 'SIZE_INVALID', message: 'The range lies outside of the blob' },
+    {
+      decision: 'bad_range',
+      ...(sizeBytes === undefined
+        ? {}
+        : { headers: { 'content-range': formatUnsatisfiedContentRange(sizeBytes) } }),
+    },
+  );
+}

@@ -1,0 +1,104 @@
+/** How the two sides of a hedged question ended. */
+export type Hedged<U, P> =
+  | { readonly from: 'upstream'; readonly value: U }
+  | { readonly from: 'peers'; readonly value: P }
+  | { readonly from: 'nobody'; readonly upstream: { readonly value: U } | { readonly error: unknown } };
+
+export interface HedgeOptions<U, P> {
+  readonly signal: AbortSignal;
+  /** Which side starts at once. The other one follows after `hedgeMs`, or when that one fails. */
+  readonly first: 'upstream' | 'peers';
+  readonly hedgeMs: number;
+  /** @param trouble to be called as soon as it is clear that help is needed */
+  upstream(signal: AbortSignal, trouble: () => void): Promise<U>;
+  /** @returns undefined when no node can help */
+  peers(signal: AbortSignal): Promise<P | undefined>;
+  /** Whether the upstream's answer settles the matter; "not found" does not. */
+  isFinal(value: U): boolean;
+  discardUpstream(value: U): void;
+  discardPeers(value: P): void;
+}
+
+type Settled<T> = { readonly value: T } | { readonly error: unknown };
+
+/**
+ * Asks the upstream and the nodes for the same content, one side a little after the other, takes
+ * what comes first and lets the other side go. Fit for content that its digest names, since it
+ * does not matter then who gives it.
+ */
+export async function hedge<U, P>(options: HedgeOptions<U, P>): Promise<Hedged<U, P>> {
+  const { signal, first } = options;
+  const upstreamStop = new AbortController();
+  const peersStop = new AbortController();
+  const second = Promise.withResolvers<void>();
+  const timer = setTimeout(second.resolve, options.hedgeMs);
+  const turn = (side: 'upstream' | 'peers'): Promise<void> | undefined =>
+    side === first ? undefined : second.promise;
+
+  const upstream = settle(async () => {
+    await turn('upstream');
+    return options.upstream(AbortSignal.any([signal, upstreamStop.signal]), second.resolve);
+  });
+  const peers = settle(async () => {
+    await turn('peers');
+    return options.peers(AbortSignal.any([signal, peersStop.signal]));
+  });
+  const stopPeers = (): void => {
+    peersStop.abort();
+    void peers.then((late) => {
+      if ('value' in late && late.value !== undefined) options.discardPeers(late.value);
+    });
+  };
+  const stopUpstream = (): void => {
+    upstreamStop.abort();
+    void upstream.then((late) => {
+      if ('value' in late) options.discardUpstream(late.value);
+    });
+  };
+  try {
+    const winner = await Promise.race([
+      upstream.then((outcome) => ({ side: 'upstream' as const, outcome })),
+      peers.then((outcome) => ({ side: 'peers' as const, outcome })),
+    ]);
+    if (winner.side === 'upstream') {
+      const { outcome } = winner;
+      if ('value' in outcome && options.isFinal(outcome.value)) {
+        stopPeers();
+        return { from: 'upstream', value: outcome.value };
+      }
+      second.resolve();
+      return conclude(outcome, await peers, options);
+    }
+    if ('value' in winner.outcome && winner.outcome.value !== undefined) {
+      stopUpstream();
+      return { from: 'peers', value: winner.outcome.value };
+    }
+    second.resolve();
+    const outcome = await upstream;
+    if ('value' in outcome && options.isFinal(outcome.value)) {
+      return { from: 'upstream', value: outcome.value };
+    }
+    return { from: 'nobody', upstream: outcome };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function conclude<U, P>(
+  upstream: Settled<U>,
+  peers: Settled<P | undefined>,
+  options: Pick<HedgeOptions<U, P>, 'discardUpstream'>,
+): Hedged<U, P> {
+  if ('value' in peers && peers.value !== undefined) {
+    if ('value' in upstream) options.discardUpstream(upstream.value);
+    return { from: 'peers', value: peers.value };
+  }
+  return { from: 'nobody', upstream };
+}
+
+function settle<T>(run: () => Promise<T>): Promise<Settled<T>> {
+  return run().then(
+    (value) => ({ value }),
+    (error: unknown) => ({ error }),
+  );
+}

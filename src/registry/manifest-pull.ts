@@ -1,0 +1,242 @@
+import { randomBytes } from 'node:crypto';
+import type { Digest } from '../oci/digest.ts';
+import type { ManifestReference } from '../oci/path.ts';
+import { tagName } from '../oci/reference.ts';
+import type { LocateSummary } from '../rpc/agent-client.ts';
+import { OBSERVED_AT_HEADER, SOURCE_HEADER, type Answer } from './answer.ts';
+import { outcomeOf } from './blob-fetch.ts';
+import type { Budgets } from './budgets.ts';
+import { hedge } from './hedge.ts';
+import type { ManifestCache } from './manifest-cache.ts';
+import type { OfflineTags } from './offline-tags.ts';
+import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
+import { firstToAsk } from './plan.ts';
+import { credentialsFingerprint, upstreamHeaders, type PullRequest } from './pull-request.ts';
+import { SingleFlight } from './single-flight.ts';
+import type { HolderSearch } from './sources/holder-search.ts';
+import type { Peers } from './sources/peers.ts';
+import type { TagRecorder } from './tag-recorder.ts';
+import { missingAnswer, refusalAnswer, unavailableAnswer, type Missing } from './unavailable.ts';
+import {
+  askForManifest,
+  type UpstreamManifest,
+  type UpstreamManifestAnswer,
+} from './upstream/manifest-request.ts';
+import { UpstreamFailure } from './upstream/upstream-failure.ts';
+
+export interface ManifestPullOptions {
+  readonly budgets: Budgets;
+  readonly maxBytes: number;
+}
+
+/** Answers requests for manifests, by digest and by tag. */
+export class ManifestPull {
+  readonly #options: ManifestPullOptions;
+  readonly #peers: Peers;
+  readonly #cache: ManifestCache;
+  readonly #peerManifests: PeerManifests;
+  readonly #offlineTags: OfflineTags;
+  readonly #recorder: TagRecorder;
+  readonly #flights = new SingleFlight<UpstreamManifestAnswer>();
+  readonly #salt = randomBytes(16);
+
+  constructor(
+    options: ManifestPullOptions,
+    dependencies: {
+      peers: Peers;
+      cache: ManifestCache;
+      peerManifests: PeerManifests;
+      offlineTags: OfflineTags;
+      recorder: TagRecorder;
+    },
+  ) {
+    this.#options = options;
+    this.#peers = dependencies.peers;
+    this.#cache = dependencies.cache;
+    this.#peerManifests = dependencies.peerManifests;
+    this.#offlineTags = dependencies.offlineTags;
+    this.#recorder = dependencies.recorder;
+  }
+
+  /** The answer to GET or HEAD of a manifest. Never throws for a source's failure. */
+  async answer(request: PullRequest, reference: ManifestReference): Promise<Answer> {
+    const missing: Missing = {
+      what: `${request.repository}${reference.digest ? '@' : ':'}${reference.digest ?? reference.tag}`,
+      unknownCode: 'MANIFEST_UNKNOWN',
+      upstream: request.upstream.name,
+    };
+    return reference.digest === undefined
+      ? this.#byTag(request, reference.tag, missing)
+      : this.#byDigest(request, reference.digest, missing);
+  }
+
+  async #byDigest(request: PullRequest, digest: Digest, missing: Missing): Promise<Answer> {
+    const { signal, trace, upstream } = request;
+    const known = this.#cache.getConsented(digest, this.#consent(request));
+    if (known !== undefined) return this.#found(request, { manifest: known, source: 'memory' });
+    let summary: LocateSummary | undefined;
+    const result = await hedge<UpstreamManifestAnswer, FoundManifest>({
+      signal,
+      first: firstToAsk(upstream),
+      hedgeMs: this.#options.budgets.hedgeMs,
+      upstream: (stop, onTrouble) => this.#ask(request, { digest }, stop, onTrouble),
+      peers: (stop) =>
+        this.#peerManifests.fetch(digest, {
+          signal: stop,
+          trace,
+          onSummary: (value) => (summary = value),
+        }),
+      isFinal: ({ kind }) => kind !== 'missing',
+      discardUpstream: () => undefined,
+      discardPeers: () => undefined,
+    });
+    if (result.from === 'peers') return this.#found(request, result.value);
+    if (result.from === 'nobody') {
+      if ('error' in result.upstream) {
+        return unavailableAnswer(missing, result.upstream.error, summary);
+      }
+      const { value } = result.upstream;
+      return missingAnswer(missing, value.kind === 'manifest' ? undefined : value.refusal);
+    }
+    return this.#upstreamAnswer(request, result.value, missing);
+  }
+
+  /** Tags are the upstream's alone, as long as it is not proven that it cannot be asked. */
+  async #byTag(request: PullRequest, tag: string, missing: Missing): Promise<Answer> {
+    const { upstream, signal } = request;
+    const name = tagName(upstream.name, request.repository, tag);
+    let search: HolderSearch | undefined;
+    const startSearch = (): HolderSearch => (search ??= this.#peers.search({ name }, signal));
+    // Looked up ahead of the verdict, so that a silent upstream costs its proof and no more.
+    const timer = setTimeout(startSearch, this.#options.budgets.hedgeMs);
+    let offline: Awaited<ReturnType<ManifestPull['#offline']>> | undefined;
+    try {
+      if (upstream.health.outage !== undefined) {
+        offline = await this.#offline(request, startSearch());
+        if ('answer' in offline) return offline.answer;
+      }
+      const answer = await this.#ask(request, { tag }, signal, startSearch);
+      if (answer.kind === 'manifest') this.#recorder.observe(name, answer);
+      return await this.#upstreamAnswer(request, answer, missing);
+    } catch (error) {
+      const failure = UpstreamFailure.from(error, upstream.name);
+      const isProven = upstream.health.outage !== undefined || failure.kind === 'rate_limited';
+      if (!isProven) return unavailableAnswer(missing, failure, undefined);
+      offline ??= await this.#offline(request, startSearch());
+      if ('answer' in offline) return offline.answer;
+      return unavailableAnswer(
+        { ...missing, what: `${missing.what} (${offline.reason})` },
+        failure,
+        startSearch().summary,
+      );
+    } finally {
+      clearTimeout(timer);
+      search?.cancel();
+    }
+  }
+
+  async #offline(
+    request: PullRequest,
+    search: HolderSearch,
+  ): Promise<{ answer: Answer } | { reason: string }> {
+    const { signal, trace } = request;
+    const tag = await this.#offlineTags.resolve(search, { signal, trace });
+    if ('reason' in tag) return tag;
+    const answer = this.#found(request, tag, tag.observedAtMs);
+    return { answer: { ...answer, decision: 'offline_tag' } };
+  }
+
+  async #ask(
+    request: PullRequest,
+    reference: ManifestReference,
+    signal: AbortSignal,
+    onTrouble: () => void,
+  ): Promise<UpstreamManifestAnswer> {
+    const { method, upstream, repository, accept, trace } = request;
+    const headers = upstreamHeaders(request);
+    const { budgets, maxBytes } = this.#options;
+    const key = JSON.stringify([
+      method,
+      upstream.name,
+      repository,
+      reference,
+      accept,
+      this.#consent(request).credentials,
+    ]);
+    const note = trace.begin('upstream');
+    // Whoever joins later learns of the trouble by its own timer.
+    const work = (shared: AbortSignal): Promise<UpstreamManifestAnswer> =>
+      askForManifest(
+        upstream,
+        { method, repository, reference, headers },
+        { maxBytes, stallMs: budgets.stallMs, signal: shared, onTrouble },
+      );
+    try {
+      const answer = await this.#flights.run(key, signal, work);
+      note(answer.kind === 'manifest' ? 'ok' : answer.kind);
+      return answer;
+    } catch (error) {
+      note(signal.aborted ? 'overtaken' : outcomeOf(error));
+      throw error;
+    }
+  }
+
+  async #upstreamAnswer(
+    request: PullRequest,
+    answer: UpstreamManifestAnswer,
+    missing: Missing,
+  ): Promise<Answer> {
+    if (answer.kind !== 'manifest') {
+      return answer.kind === 'missing'
+        ? missingAnswer(missing, answer.refusal)
+        : refusalAnswer(answer.refusal);
+    }
+    const { bytes, digest, mediaType } = answer;
+    if (bytes !== undefined) {
+      this.#cache.put({ digest, mediaType, bytes }, this.#consent(request));
+      await this.#recorder.keepManifest({ digest, mediaType, bytes });
+    }
+    return this.#described(request, answer, { source: 'upstream', decision: 'upstream' });
+  }
+
+  #found(request: PullRequest, found: FoundManifest, observedAtMs?: number): Answer {
+    const { digest, mediaType, bytes } = found.manifest;
+    const decision = found.source === 'memory' ? 'memory' : 'peer';
+    return this.#described(
+      request,
+      { digest, mediaType, bytes, sizeBytes: bytes.length },
+      { source: found.source, decision, observedAtMs },
+    );
+  }
+
+  #described(
+    request: PullRequest,
+    manifest: Omit<UpstreamManifest, 'kind' | 'confirmedAtMs'>,
+    origin: { source: string; decision: string; observedAtMs?: number | undefined },
+  ): Answer {
+    const { digest, mediaType, sizeBytes, bytes } = manifest;
+    const { source, decision, observedAtMs } = origin;
+    return {
+      status: 200,
+      headers: {
+        'content-type': mediaType,
+        'content-length': sizeBytes,
+        'docker-content-digest': digest,
+        [SOURCE_HEADER]: source,
+        ...(observedAtMs === undefined
+          ? {}
+          : { [OBSERVED_AT_HEADER]: new Date(observedAtMs).toISOString() }),
+      },
+      ...(bytes === undefined || request.method === 'HEAD' ? {} : { body: bytes }),
+      source: () => source,
+      decision,
+    };
+  }
+
+  #consent(request: PullRequest): { repository: string; credentials: string } {
+    return {
+      repository: `${request.upstream.name}/${request.repository}`,
+      credentials: credentialsFingerprint(request.authorization, this.#salt),
+    };
+  }
+}

@@ -1,0 +1,127 @@
+import type { Descriptor } from '../oci/descriptor.ts';
+import type { Digest } from '../oci/digest.ts';
+import { parseManifest, platformMatches, type Manifest } from '../oci/manifest.ts';
+import type { LocatedHolder } from '../rpc/agent-client.ts';
+import type { TagStatement } from '../rpc/agent-protocol.ts';
+import type { CachedManifest } from './manifest-cache.ts';
+import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
+import type { HolderSearch } from './sources/holder-search.ts';
+import type { Peers } from './sources/peers.ts';
+import type { Trace } from './trace.ts';
+
+/** Clocks differ; a statement from further in the future than this is not believed. */
+const MAX_CLOCK_SKEW_MS = 60_000;
+
+/** A tag that can be answered without the upstream. */
+export interface OfflineTag extends FoundManifest {
+  /** When the upstream confirmed it; undefined where only a store's record says so. */
+  readonly observedAtMs: number | undefined;
+}
+
+/** Why a tag cannot be answered. */
+export interface NoOfflineTag {
+  readonly reason: string;
+}
+
+/** Answers tags from what nodes know, for an upstream that is proven not to answer. */
+export class OfflineTags {
+  readonly #platform: { readonly os: string; readonly architecture: string };
+  readonly #peers: Peers;
+  readonly #manifests: PeerManifests;
+  readonly #now: () => number;
+
+  /** @param options.platform what this node runs */
+  constructor(
+    options: { readonly platform: { readonly os: string; readonly architecture: string } },
+    dependencies: { peers: Peers; manifests: PeerManifests; now?: () => number },
+  ) {
+    this.#platform = options.platform;
+    this.#peers = dependencies.peers;
+    this.#manifests = dependencies.manifests;
+    this.#now = dependencies.now ?? Date.now;
+  }
+
+  /**
+   * What a tag names by the newest statement, if its index, its manifest for this platform and its
+   * config can be had. Never an older digest instead: that would start other software.
+   */
+  async resolve(
+    search: HolderSearch,
+    options: { readonly signal: AbortSignal; readonly trace: Trace },
+  ): Promise<OfflineTag | NoOfflineTag> {
+    const tag = newestTag(await search.all(), this.#now());
+    if (tag === undefined) return { reason: 'no node knows what the tag names' };
+    const found = await this.#manifests.fetch(tag.digest, { ...options, mediaType: tag.mediaType });
+    if (found === undefined) return { reason: `no node can give the manifest ${tag.digest}` };
+    const gap = await this.#gapIn(found.manifest, options);
+    if (gap !== undefined) return { reason: `no node can give ${gap}` };
+    return { ...found, observedAtMs: tag.observedAtMs };
+  }
+
+  async #gapIn(
+    root: CachedManifest,
+    options: { readonly signal: AbortSignal; readonly trace: Trace },
+  ): Promise<string | undefined> {
+    const parsed = parseManifest(root.bytes, root.mediaType);
+    if (!parsed.ok) return `a manifest that can be read: ${parsed.reason}`;
+    if (parsed.value.kind === 'image') return this.#configGap(parsed.value, options.signal);
+    const child = childFor(parsed.value, this.#platform);
+    // An index of something else than images for nodes: there is nothing more to require.
+    if (child === undefined) return undefined;
+    const found = await this.#manifests.fetch(child.digest, {
+      ...options,
+      mediaType: child.mediaType,
+    });
+    if (found === undefined) return `the manifest ${child.digest} for this platform`;
+    const manifest = parseManifest(found.manifest.bytes, child.mediaType);
+    return manifest.ok ? this.#configGap(manifest.value, options.signal) : manifest.reason;
+  }
+
+  async #configGap(manifest: Manifest, signal: AbortSignal): Promise<string | undefined> {
+    const config = manifest.kind === 'image' ? manifest.config : undefined;
+    if (config === undefined || (await this.#isHeld(config.digest, signal))) return undefined;
+    return `the config ${config.digest}`;
+  }
+
+  async #isHeld(digest: Digest, signal: AbortSignal): Promise<boolean> {
+    const search = this.#peers.search({ digest }, signal);
+    try {
+      return (await search.next((holder) => this.#peers.accepts(digest, holder))) !== undefined;
+    } finally {
+      search.cancel();
+    }
+  }
+}
+
+/**
+ * The statement to believe: the newest that an upstream confirmed, else the newest record of a
+ * store.
+ *
+ * @param nowMs the present; statements from the future are not believed
+ */
+export function newestTag(
+  holders: readonly Pick<LocatedHolder, 'tags'>[],
+  nowMs: number,
+): TagStatement | undefined {
+  const limitMs = nowMs + MAX_CLOCK_SKEW_MS;
+  const tags = holders.flatMap((holder) => holder.tags);
+  const newestBy = (time: (tag: TagStatement) => number | undefined): TagStatement | undefined => {
+    let newest: TagStatement | undefined;
+    for (const tag of tags) {
+      const ms = time(tag);
+      if (ms === undefined || ms > limitMs) continue;
+      if (newest === undefined || ms > (time(newest) ?? 0)) newest = tag;
+    }
+    return newest;
+  };
+  return newestBy((tag) => tag.observedAtMs) ?? newestBy((tag) => tag.recordedAtMs);
+}
+
+function childFor(
+  index: Extract<Manifest, { kind: 'index' }>,
+  platform: { readonly os: string; readonly architecture: string },
+): Descriptor | undefined {
+  return index.manifests.find(
+    (entry) => entry.platform !== undefined && platformMatches(entry.platform, platform),
+  );
+}

@@ -1,0 +1,104 @@
+import { digestAlgorithm, digestOf, type Digest } from '../oci/digest.ts';
+import { parseManifest } from '../oci/manifest.ts';
+import type { LocateSummary } from '../rpc/agent-client.ts';
+import { outcomeOf } from './blob-fetch.ts';
+import type { CachedManifest, ManifestCache } from './manifest-cache.ts';
+import type { Peers } from './sources/peers.ts';
+import { withStallGuard } from './stall-guard.ts';
+import { SourceError, type OpenedBody } from './sources/source.ts';
+import type { Trace } from './trace.ts';
+
+/** A manifest and where it came from. */
+export interface FoundManifest {
+  readonly manifest: CachedManifest;
+  /** "memory" or "node/<name>". */
+  readonly source: string;
+}
+
+/** Manifests from the content stores of nodes, each checked against its digest. */
+export class PeerManifests {
+  readonly #options: { readonly maxBytes: number; readonly stallMs: number };
+  readonly #peers: Peers;
+  readonly #cache: ManifestCache;
+
+  constructor(
+    options: { readonly maxBytes: number; readonly stallMs: number },
+    dependencies: { peers: Peers; cache: ManifestCache },
+  ) {
+    this.#options = options;
+    this.#peers = dependencies.peers;
+    this.#cache = dependencies.cache;
+  }
+
+  /**
+   * Fetches a manifest from memory or from whichever node gives the right bytes. To be used only
+   * when access does not depend on the upstream's word.
+   *
+   * @param options.mediaType what the upstream once said; else the document tells
+   * @param options.onSummary told how many nodes were asked, when none of them could help
+   * @returns undefined when no node has it
+   */
+  async fetch(
+    digest: Digest,
+    options: {
+      readonly signal: AbortSignal;
+      readonly trace: Trace;
+      readonly mediaType?: string;
+      readonly onSummary?: (summary: LocateSummary | undefined) => void;
+    },
+  ): Promise<FoundManifest | undefined> {
+    const known = this.#cache.get(digest);
+    if (known !== undefined) return { manifest: known, source: 'memory' };
+    const search = this.#peers.search({ digest }, options.signal);
+    const tried = new Set<string>();
+    try {
+      for (;;) {
+        const holder = await search.next(
+          (one) => !tried.has(one.node) && this.#peers.accepts(digest, one),
+        );
+        if (holder === undefined || options.signal.aborted) {
+          options.onSummary?.(search.summary);
+          return undefined;
+        }
+        tried.add(holder.node);
+        const source = this.#peers.source(holder);
+        const note = options.trace.begin(source.label);
+        try {
+          const { signal } = options;
+          const body = await source.open(digest, { start: 0 }, { signal, hashed: true });
+          const manifest = await this.#read(digest, body, options.mediaType);
+          this.#cache.put(manifest);
+          note('ok');
+          return { manifest, source: source.label };
+        } catch (error) {
+          note(outcomeOf(error));
+          const wrong = error instanceof SourceError && error.outcome === 'wrong_bytes';
+          if (wrong) this.#peers.reportCorrupt(digest, holder);
+        }
+      }
+    } finally {
+      search.cancel();
+    }
+  }
+
+  async #read(digest: Digest, body: OpenedBody, mediaType?: string): Promise<CachedManifest> {
+    const parts: Buffer[] = [];
+    let sizeBytes = 0;
+    try {
+      for await (const part of withStallGuard(body, this.#options.stallMs)) {
+        sizeBytes += part.length;
+        if (sizeBytes > this.#options.maxBytes) throw new SourceError('too_long', 'no manifest');
+        parts.push(part);
+      }
+    } finally {
+      body.cancel();
+    }
+    const bytes = Buffer.concat(parts);
+    if (digestOf(bytes, digestAlgorithm(digest)) !== digest) {
+      throw new SourceError('wrong_bytes', `${body.source} gave wrong bytes for ${digest}`);
+    }
+    const manifest = parseManifest(bytes, mediaType);
+    if (!manifest.ok) throw new SourceError('no_manifest', manifest.reason);
+    return { digest, mediaType: mediaType ?? manifest.value.mediaType, bytes };
+  }
+}

@@ -1,0 +1,288 @@
+import { isIP } from 'node:net';
+import type { AddressInfo } from 'node:net';
+import { bulkhead, BulkheadRejectedError } from 'cockatiel';
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import { parseV2Url, type V2Request } from '../oci/path.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import { errorAnswer, type Answer } from './answer.ts';
+import type { BlobPull } from './blob-pull.ts';
+import { writeBody, type SentBody } from './body-writer.ts';
+import type { Limits } from './budgets.ts';
+import type { ManifestPull } from './manifest-pull.ts';
+import type { PullRequest } from './pull-request.ts';
+import type { RegistryMetrics } from './registry-metrics.ts';
+import { Trace } from './trace.ts';
+import type { Upstreams } from './upstream/upstreams.ts';
+
+export interface RegistryServerOptions {
+  readonly limits: Limits;
+  /** For requests that name no registry; empty: they are refused. */
+  readonly defaultUpstream: string;
+}
+
+/** Requests that say nothing for this long are let go, milliseconds. */
+const REQUEST_TIMEOUT_MS = 15_000;
+/** Idle connections are kept longer than containerd keeps them (30 s), milliseconds. */
+const KEEP_ALIVE_MS = 60_000;
+
+/** The OCI Distribution API, for reading. */
+export class RegistryServer {
+  readonly #options: RegistryServerOptions;
+  readonly #upstreams: Upstreams;
+  readonly #manifests: ManifestPull;
+  readonly #blobs: BlobPull;
+  readonly #metrics: RegistryMetrics;
+  readonly #log: Logger;
+  readonly #slots;
+  readonly #app: FastifyInstance;
+
+  constructor(
+    options: RegistryServerOptions,
+    dependencies: {
+      upstreams: Upstreams;
+      manifests: ManifestPull;
+      blobs: BlobPull;
+      metrics: RegistryMetrics;
+      log: Logger;
+    },
+  ) {
+    this.#options = options;
+    this.#upstreams = dependencies.upstreams;
+    this.#manifests = dependencies.manifests;
+    this.#blobs = dependencies.blobs;
+    this.#metrics = dependencies.metrics;
+    this.#log = dependencies.log;
+    this.#slots = bulkhead(options.limits.maxStreams, 0);
+    this.#app = this.#createApp();
+  }
+
+  /**
+   * Starts to listen.
+   *
+   * @param address "host:port"; port 0 takes a free one
+   * @returns the address it listens on
+   * @throws when the address cannot be taken
+   */
+  async listen(address: string): Promise<string> {
+    const colon = address.lastIndexOf(':');
+    const host = address.slice(0, colon).replace(/^\[|\]$/g, '');
+    await this.#app.listen({ host, port: Number(address.slice(colon + 1)) });
+    const bound = this.#app.server.address() as AddressInfo;
+    return `${isIP(bound.address) === 6 ? `[${bound.address}]` : bound.address}:${bound.port}`;
+  }
+
+  /** Takes no new requests, lets running ones end for at most `drainMs`, then cuts them. */
+  async close(drainMs: number): Promise<void> {
+    const cut = setTimeout(() => this.#app.server.closeAllConnections(), drainMs);
+    try {
+      await this.#app.close();
+    } finally {
+      clearTimeout(cut);
+    }
+  }
+
+  #createApp(): FastifyInstance {
+    const app = fastify({
+      logger: false,
+      http: { maxHeaderSize: this.#options.limits.maxHeaderBytes },
+      bodyLimit: 1024,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      exposeHeadRoutes: false,
+      forceCloseConnections: 'idle',
+      return503OnClosing: true,
+    });
+    app.server.headersTimeout = REQUEST_TIMEOUT_MS;
+    // Nothing that is pushed here is ever read: no parser, no body.
+    app.removeAllContentTypeParsers();
+    app.addContentTypeParser('*', (_request, _payload, done) => done(null));
+    app.route({
+      method: ['GET', 'HEAD'],
+      url: '/*',
+      handler: (request, reply) => this.#handle(request, reply),
+    });
+    app.setNotFoundHandler((request, reply) => this.#handle(request, reply));
+    app.setErrorHandler((error: Error & { statusCode?: number }, request, reply) => {
+      const status = error.statusCode ?? 500;
+      this.#log.error({ err: error, method: request.method, url: request.url }, 'request failed');
+      void reply
+        .code(status)
+        .type('application/json')
+        .send({ errors: [{ code: 'UNKNOWN', message: 'The request could not be answered' }] });
+    });
+    return app;
+  }
+
+  async #handle(request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    reply.hijack();
+    const trace = new Trace();
+    const gone = new AbortController();
+    const { raw } = reply;
+    raw.once('close', () => {
+      if (!raw.writableFinished) gone.abort();
+    });
+    raw.on('error', () => gone.abort());
+    this.#metrics.streams.inc();
+    const parsed = parseV2Url(request.raw.url ?? '');
+    const kind = parsed.ok ? parsed.value.target.kind : 'invalid';
+    let sent: SentBody = { end: 'complete', bytes: 0 };
+    let answer: Answer;
+    try {
+      answer = await this.#decide(request, parsed, { trace, signal: gone.signal });
+      const headersMs = trace.elapsedMs();
+      this.#metrics.requestSeconds.observe({ kind }, headersMs / 1000);
+      sent = await this.#send(request, reply, answer, gone.signal);
+      this.#report(request, { kind, answer, sent, trace, headersMs });
+    } catch (error) {
+      // A bug, or a client that went while it was being answered.
+      if (!gone.signal.aborted) {
+        this.#log.error({ err: error, url: request.raw.url }, 'request failed');
+      }
+      raw.destroy();
+    } finally {
+      this.#metrics.streams.dec();
+    }
+  }
+
+  async #decide(
+    request: FastifyRequest,
+    parsed: ReturnType<typeof parseV2Url>,
+    context: { readonly trace: Trace; readonly signal: AbortSignal },
+  ): Promise<Answer> {
+    if (!parsed.ok) {
+      const { status, code, message } = parsed;
+      return errorAnswer(status, { code, message }, { decision: 'bad_request' });
+    }
+    const { method } = request;
+    if (method !== 'GET' && method !== 'HEAD') {
+      return errorAnswer(
+        405,
+        { code: 'UNSUPPORTED', message: 'This registry is a mirror: it can only be read' },
+        { decision: 'bad_method', headers: { allow: 'GET, HEAD' } },
+      );
+    }
+    try {
+      return await this.#slots.execute(() => this.#pull(request, parsed.value, context));
+    } catch (error) {
+      if (!(error instanceof BulkheadRejectedError)) throw error;
+      return errorAnswer(
+        503,
+        { code: 'UNAVAILABLE', message: 'This mirror has too many requests in flight' },
+        { decision: 'busy', headers: { 'retry-after': '1' } },
+      );
+    }
+  }
+
+  async #pull(
+    request: FastifyRequest,
+    asked: V2Request,
+    context: { readonly trace: Trace; readonly signal: AbortSignal },
+  ): Promise<Answer> {
+    const { target } = asked;
+    if (target.kind === 'base') return baseAnswer();
+    if (target.kind !== 'manifest' && target.kind !== 'blob') {
+      const message = 'This mirror serves manifests and blobs; ask the registry itself for the rest';
+      return errorAnswer(404, { code: 'UNSUPPORTED', message }, { decision: 'unsupported' });
+    }
+    const registry = asked.ns ?? asked.registry ?? this.#options.defaultUpstream;
+    const upstream = registry === '' ? undefined : this.#upstreams.get(registry);
+    if (upstream === undefined) {
+      const message =
+        registry === ''
+          ? 'No registry is named: pass ns=, or put the registry first in the path, ' +
+            'or configure registry.defaultUpstream'
+          : `The registry ${registry} is not one that this mirror may ask`;
+      return errorAnswer(404, { code: 'NAME_UNKNOWN', message }, { decision: 'not_allowed' });
+    }
+    const { headers } = request;
+    const pull: PullRequest = {
+      method: request.method as 'GET' | 'HEAD',
+      upstream,
+      repository: target.repository,
+      accept: headers.accept,
+      range: headers.range,
+      authorization: headers.authorization,
+      userAgent: headers['user-agent'],
+      ...context,
+    };
+    const answer =
+      target.kind === 'blob'
+        ? await this.#blobs.answer(pull, target.digest)
+        : await this.#manifests.answer(pull, target.reference);
+    if (asked.ns === undefined) return answer;
+    return { ...answer, headers: { ...answer.headers, 'oci-namespace': asked.ns } };
+  }
+
+  async #send(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    answer: Answer,
+    signal: AbortSignal,
+  ): Promise<SentBody> {
+    const { raw } = reply;
+    const { body } = answer;
+    if (signal.aborted) {
+      if (body !== undefined && !Buffer.isBuffer(body)) body.cancel();
+      return { end: 'client_gone', bytes: 0 };
+    }
+    const headers = { ...answer.headers, 'docker-distribution-api-version': 'registry/2.0' };
+    if (Number(request.headers['content-length'] ?? 0) > 0 || 'transfer-encoding' in request.headers) {
+      // What the client still sends would be read as its next request.
+      Object.assign(headers, { connection: 'close' });
+    }
+    raw.writeHead(answer.status, headers);
+    if (body === undefined || request.method === 'HEAD') {
+      if (body !== undefined && !Buffer.isBuffer(body)) body.cancel();
+      raw.end();
+      return { end: 'complete', bytes: 0 };
+    }
+    if (Buffer.isBuffer(body)) {
+      raw.end(body);
+      return { end: 'complete', bytes: body.length };
+    }
+    const { clientStallMs } = this.#options.limits;
+    return writeBody(raw, body, { clientStallMs, signal });
+  }
+
+  #report(
+    request: FastifyRequest,
+    done: { kind: string; answer: Answer; sent: SentBody; trace: Trace; headersMs: number },
+  ): void {
+    const { kind, answer, sent, trace, headersMs } = done;
+    const { status, decision } = answer;
+    const source = answer.source?.() ?? 'none';
+    this.#metrics.requests.inc({ kind, decision, status });
+    this.#metrics.bodies.inc({ end: sent.end });
+    this.#metrics.bytes.inc({ source: sourceKind(source) }, sent.bytes);
+    const fields = {
+      method: request.method,
+      url: (request.raw.url ?? '').slice(0, 512),
+      status,
+      decision,
+      source,
+      tried: trace.attempts,
+      end: sent.end,
+      bytes: sent.bytes,
+      headersMs,
+      totalMs: trace.elapsedMs(),
+      ...(sent.error === undefined ? {} : { err: sent.error }),
+    };
+    if (sent.end === 'wrong_bytes') this.#log.error(fields, 'request');
+    else this.#log.info(fields, 'request');
+  }
+}
+
+function baseAnswer(): Answer {
+  const body = Buffer.from('{}');
+  return {
+    status: 200,
+    headers: { 'content-type': 'application/json', 'content-length': body.length },
+    body,
+    decision: 'base',
+  };
+}
+
+function sourceKind(source: string): string {
+  if (source.includes('node/')) return source.includes('upstream') ? 'both' : 'node';
+  return source;
+}

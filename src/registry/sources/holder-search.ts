@@ -1,0 +1,108 @@
+import { AgentError } from '../../rpc/agent-error.ts';
+import type {
+  AgentClient,
+  LocatedHolder,
+  LocateKey,
+  LocateSummary,
+} from '../../rpc/agent-client.ts';
+import type { Logger } from '../../telemetry/logger.ts';
+
+/** Asked when there is no agent to ask: a plain mirror. */
+const NOBODY: LocateSummary = { asked: 0, failed: 0 };
+
+/**
+ * One question "who has this?" and its answers as they come in. Several readers may wait on it.
+ */
+export class HolderSearch {
+  readonly #holders: LocatedHolder[] = [];
+  readonly #waiters = new Set<() => void>();
+  readonly #abort = new AbortController();
+  #summary: LocateSummary | undefined;
+
+  /**
+   * Starts to look. Ends by itself after `timeoutMs`.
+   *
+   * @param agent undefined where the node has none
+   */
+  constructor(
+    key: LocateKey,
+    options: { readonly timeoutMs: number; readonly signal: AbortSignal },
+    dependencies: { agent: Pick<AgentClient, 'locate'> | undefined; log: Logger },
+  ) {
+    if (dependencies.agent === undefined) {
+      this.#summary = NOBODY;
+      return;
+    }
+    const signal = AbortSignal.any([options.signal, this.#abort.signal]);
+    void this.#run(dependencies.agent, key, { ...options, signal }, dependencies.log);
+  }
+
+  /** Those that have answered so far. */
+  get holders(): readonly LocatedHolder[] {
+    return this.#holders;
+  }
+
+  /** How many were asked and how many gave no answer; undefined until all is known. */
+  get summary(): LocateSummary | undefined {
+    return this.#summary;
+  }
+
+  /**
+   * The next holder that `accepts` likes, at once if one has answered already.
+   *
+   * @returns undefined when all have answered and none is left
+   */
+  async next(accepts: (holder: LocatedHolder) => boolean): Promise<LocatedHolder | undefined> {
+    for (;;) {
+      const found = best(this.#holders.filter(accepts));
+      if (found !== undefined || this.#summary !== undefined) return found;
+      await new Promise<void>((resolve) => this.#waiters.add(resolve));
+    }
+  }
+
+  /** Waits until everybody has answered or the time is over. */
+  async all(): Promise<readonly LocatedHolder[]> {
+    await this.next(() => false);
+    return this.#holders;
+  }
+
+  /** Stops looking. */
+  cancel(): void {
+    this.#abort.abort();
+  }
+
+  async #run(
+    agent: Pick<AgentClient, 'locate'>,
+    key: LocateKey,
+    options: { readonly timeoutMs: number; readonly signal: AbortSignal },
+    log: Logger,
+  ): Promise<void> {
+    try {
+      for await (const event of agent.locate(key, options)) {
+        if ('summary' in event) this.#summary = event.summary;
+        else {
+          this.#holders.push(event.holder);
+          this.#wake();
+        }
+      }
+    } catch (error) {
+      const failure = AgentError.from(error, 'Cannot look for holders');
+      if (failure.kind !== 'cancelled') log.warn({ err: failure, key }, 'search ended early');
+    } finally {
+      this.#summary ??= NOBODY;
+      this.#wake();
+    }
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiters) wake();
+    this.#waiters.clear();
+  }
+}
+
+// Those that have hashed their copy come first, then those that are not crowded.
+function best(holders: readonly LocatedHolder[]): LocatedHolder | undefined {
+  const rank = (holder: LocatedHolder): number =>
+    (holder.verified ? 0 : 2) + (holder.busy ? 1 : 0);
+  return holders.toSorted((a, b) => rank(a) - rank(b))[0];
+}

@@ -1,0 +1,166 @@
+import { AgentError } from '../../rpc/agent-error.ts';
+import type { AgentClient, LocatedHolder, LocateKey, ReadStream } from '../../rpc/agent-client.ts';
+import type { AgentPool } from '../../rpc/agent-pool.ts';
+import type { ReadFrame } from '../../rpc/read-frame.ts';
+import type { Digest } from '../../oci/digest.ts';
+import type { Logger } from '../../telemetry/logger.ts';
+import type { Budgets } from '../budgets.ts';
+import { HolderSearch } from './holder-search.ts';
+import type { Quarantine } from './quarantine.ts';
+import { SourceError, type BlobSource, type OpenOptions, type OpenedBody, type Wanted } from './source.ts';
+
+/** The agents of all nodes, this node's own included, as sources of bytes. */
+export class Peers {
+  readonly #budgets: Pick<Budgets, 'locateMs' | 'peerHeadersMs'>;
+  readonly #agent: AgentClient | undefined;
+  readonly #pool: Pick<AgentPool, 'client'> | undefined;
+  readonly #quarantine: Quarantine;
+  readonly #log: Logger;
+
+  constructor(
+    options: { readonly budgets: Pick<Budgets, 'locateMs' | 'peerHeadersMs'> },
+    dependencies: {
+      /** This node's own; without it there is nobody to ask. */
+      agent: AgentClient | undefined;
+      pool: Pick<AgentPool, 'client'> | undefined;
+      quarantine: Quarantine;
+      log: Logger;
+    },
+  ) {
+    this.#budgets = options.budgets;
+    this.#agent = dependencies.agent;
+    this.#pool = dependencies.pool;
+    this.#quarantine = dependencies.quarantine;
+    this.#log = dependencies.log;
+  }
+
+  /** Starts to look for holders of a key. */
+  search(key: LocateKey, signal: AbortSignal): HolderSearch {
+    return new HolderSearch(
+      key,
+      { timeoutMs: this.#budgets.locateMs, signal },
+      { agent: this.#agent, log: this.#log },
+    );
+  }
+
+  /** Whether a holder may be taken for a blob. */
+  accepts(digest: Digest, holder: LocatedHolder): boolean {
+    return !this.#quarantine.has(digest, holder.node) && this.#client(holder) !== undefined;
+  }
+
+  /** A holder as a source of bytes. */
+  source(holder: LocatedHolder): BlobSource {
+    const label = `node/${holder.node}`;
+    return {
+      label,
+      open: async (digest, wanted, options) => {
+        const client = this.#client(holder);
+        if (client === undefined) throw new SourceError('no_client', `Cannot reach ${label}`);
+        return this.#open(client, holder, { digest, wanted, ...options });
+      },
+    };
+  }
+
+  /**
+   * A node gave wrong bytes: leave it alone for this blob and ask it to look at its copy.
+   *
+   * @param label as in {@link BlobSource.label}
+   */
+  reportCorrupt(digest: Digest, holder: LocatedHolder): void {
+    this.#quarantine.add(digest, holder.node);
+    void this.#client(holder)
+      ?.reportCorrupt(digest, { timeoutMs: 30_000 })
+      .catch((error: unknown) => {
+        this.#log.warn({ digest, node: holder.node, err: error }, 'cannot report a corrupt blob');
+      });
+  }
+
+  /** What this node's client has received so far is wrong: have its store throw it away. */
+  async abortIngest(digest: Digest): Promise<number> {
+    return (await this.#agent?.abortIngest(digest, { timeoutMs: 2000 })) ?? 0;
+  }
+
+  #client(holder: LocatedHolder): AgentClient | undefined {
+    // No address stands for the agent that answered: this node's own.
+    if (holder.address === '') return this.#agent;
+    return this.#pool?.client(holder.address, holder.node);
+  }
+
+  async #open(
+    client: AgentClient,
+    holder: LocatedHolder,
+    request: { digest: Digest; wanted: Wanted } & OpenOptions,
+  ): Promise<OpenedBody> {
+    const { digest, wanted, signal } = request;
+    const { start, end } = holder.verified || request.hashed
+      ? stretchOf(wanted, holder.sizeBytes)
+      : { start: 0, end: holder.sizeBytes - 1 };
+    const stream = client.read(
+      { digest, offsetBytes: start, lengthBytes: Math.max(0, end - start + 1) },
+      { signal },
+    );
+    const frames = stream[Symbol.asyncIterator]();
+    try {
+      const first = await this.#firstFrame(frames, stream);
+      const sizeBytes = first.sizeBytes ?? holder.sizeBytes;
+      if (sizeBytes !== holder.sizeBytes) {
+        throw new SourceError('wrong_size', `node/${holder.node} changed its mind about the size`);
+      }
+      return {
+        source: `node/${holder.node}`,
+        sizeBytes,
+        stretch: { start, end },
+        trusted: first.verified ?? false,
+        chunks: chunksOf(first, frames),
+        cancel: () => stream.cancel(),
+      };
+    } catch (error) {
+      stream.cancel();
+      throw sourceError(error, holder.node);
+    }
+  }
+
+  async #firstFrame(frames: AsyncIterator<ReadFrame>, stream: ReadStream): Promise<ReadFrame> {
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      stream.cancel();
+    }, this.#budgets.peerHeadersMs);
+    try {
+      const first = await frames.next();
+      if (first.done === true) throw new SourceError('cut', 'the stream ended before it began');
+      return first.value;
+    } catch (error) {
+      if (late) throw new SourceError('timeout', 'no first byte in time', { cause: error });
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** What a wish comes to for a blob of a size; empty stretches end before they start. */
+export function stretchOf(wanted: Wanted, sizeBytes: number): { start: number; end: number } {
+  if ('suffix' in wanted) {
+    return { start: Math.max(0, sizeBytes - wanted.suffix), end: sizeBytes - 1 };
+  }
+  return { start: wanted.start, end: Math.min(wanted.end ?? sizeBytes - 1, sizeBytes - 1) };
+}
+
+async function* chunksOf(
+  first: ReadFrame,
+  rest: AsyncIterator<ReadFrame>,
+): AsyncGenerator<Buffer> {
+  if (first.data.length > 0) yield first.data;
+  for (;;) {
+    const next = await rest.next();
+    if (next.done === true) return;
+    if (next.value.data.length > 0) yield next.value.data;
+  }
+}
+
+function sourceError(error: unknown, node: string): SourceError {
+  if (error instanceof SourceError) return error;
+  const failure = AgentError.from(error, `Cannot read from node/${node}`);
+  return new SourceError(failure.kind, failure.message, { cause: failure });
+}

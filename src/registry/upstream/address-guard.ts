@@ -1,0 +1,73 @@
+import { lookup as dnsLookup, type LookupAddress } from 'node:dns';
+import { isIP, type LookupFunction } from 'node:net';
+import ipaddr from 'ipaddr.js';
+import { UpstreamFailure } from './upstream-failure.ts';
+
+/**
+ * The ranges that an image's name must never lead to unless the configuration says so: this host,
+ * its links (which is where clouds keep their metadata service), and nowhere.
+ */
+const GUARDED_RANGES: ReadonlySet<string> = new Set([
+  'unspecified',
+  'broadcast',
+  'multicast',
+  'linkLocal',
+  'loopback',
+  'reserved',
+]);
+
+/** Decides which addresses may be dialled on behalf of a client. */
+export class AddressGuard {
+  readonly #allowed: readonly [ipaddr.IPv4 | ipaddr.IPv6, number][];
+
+  /**
+   * @param allowed CIDRs that may be dialled although they are guarded
+   * @throws when one is not a CIDR
+   */
+  constructor(allowed: readonly string[]) {
+    this.#allowed = allowed.map((cidr) => ipaddr.parseCIDR(cidr));
+  }
+
+  /** Whether an address may be dialled. */
+  permits(address: string): boolean {
+    // 64-bit mapped and plain forms of an IPv4 address are the same place.
+    const parsed = ipaddr.process(address);
+    if (!GUARDED_RANGES.has(parsed.range())) return true;
+    return this.#allowed.some(
+      ([network, bits]) => network.kind() === parsed.kind() && parsed.match(network, bits),
+    );
+  }
+
+  /**
+   * Checks a host that is written as an address; names are checked when they are looked up.
+   *
+   * @throws UpstreamFailure of the kind "forbidden_address"
+   */
+  checkHost(hostname: string): void {
+    const host = hostname.replace(/^\[|\]$/g, '');
+    if (isIP(host) !== 0 && !this.permits(host)) throw forbidden(hostname);
+  }
+
+  /** A DNS lookup that yields permitted addresses only, for net.connect. */
+  readonly lookup: LookupFunction = (hostname, options, callback) => {
+    dnsLookup(hostname, { ...options, all: true }, (error, addresses: LookupAddress[]) => {
+      if (error !== null) {
+        callback(error, '', 0);
+        return;
+      }
+      const permitted = addresses.filter(({ address }) => this.permits(address));
+      const [first] = permitted;
+      if (first === undefined) callback(forbidden(hostname) as NodeJS.ErrnoException, '', 0);
+      else if (options.all === true) callback(null, permitted);
+      else callback(null, first.address, first.family);
+    });
+  };
+}
+
+function forbidden(host: string): UpstreamFailure {
+  return new UpstreamFailure(
+    'forbidden_address',
+    `${host} leads to an address that may not be dialled; ` +
+      'list its network under allowAddresses of this upstream if that is meant',
+  );
+}

@@ -1,0 +1,135 @@
+import { parseDigest, digestOf, digestAlgorithm, type Digest } from '../../oci/digest.ts';
+import { MANIFEST_ACCEPT, mediaTypeEssence } from '../../oci/media-type.ts';
+import type { ManifestReference } from '../../oci/path.ts';
+import { SourceError } from '../sources/source.ts';
+import {
+  contentLengthOf,
+  dateOf,
+  discard,
+  headerOf,
+  refusalOf,
+  type Refusal,
+} from './upstream-answer.ts';
+import type { UpstreamResponse } from './upstream-client.ts';
+import type { Upstream } from './upstream.ts';
+
+/** A manifest as an upstream gave it: described by HEAD, in full by GET. */
+export interface UpstreamManifest {
+  readonly kind: 'manifest';
+  readonly digest: Digest;
+  readonly mediaType: string;
+  readonly sizeBytes: number;
+  /** When the upstream said so, by its own clock, milliseconds since the epoch. */
+  readonly confirmedAtMs: number;
+  readonly bytes?: Buffer;
+}
+
+/** What an upstream says to a request for a manifest. */
+export type UpstreamManifestAnswer =
+  UpstreamManifest | { readonly kind: 'missing' | 'refused'; readonly refusal: Refusal };
+
+export interface ManifestQuestion {
+  readonly method: 'GET' | 'HEAD';
+  readonly repository: string;
+  readonly reference: ManifestReference;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+export interface ManifestAskOptions {
+  readonly maxBytes: number;
+  readonly stallMs: number;
+  readonly signal: AbortSignal;
+  readonly onTrouble?: () => void;
+}
+
+/**
+ * Asks an upstream for a manifest, distribution-spec "Pulling manifests". HEAD stays HEAD, unless
+ * the answer lacks what a client needs; then the manifest itself is fetched and described.
+ *
+ * @throws UpstreamFailure, and SourceError when the answer contradicts itself
+ */
+export async function askForManifest(
+  upstream: Upstream,
+  question: ManifestQuestion,
+  options: ManifestAskOptions,
+): Promise<UpstreamManifestAnswer> {
+  const { method, repository, reference } = question;
+  const path = `/v2/${repository}/manifests/${reference.digest ?? reference.tag}`;
+  const headers = { accept: MANIFEST_ACCEPT, ...question.headers };
+  const response = await upstream.ask({ method, path, headers }, options);
+  if (response.status === 404 || response.status === 410) {
+    return { kind: 'missing', refusal: await refusalOf(response) };
+  }
+  if (response.status !== 200) return { kind: 'refused', refusal: await refusalOf(response) };
+  if (method === 'GET') return readManifest(response, reference, options);
+  discard(response);
+  return (
+    describeByHeaders(response, reference) ??
+    (await askForManifest(upstream, { ...question, method: 'GET' }, options))
+  );
+}
+
+function describeByHeaders(
+  response: UpstreamResponse,
+  reference: ManifestReference,
+): UpstreamManifest | undefined {
+  const sizeBytes = contentLengthOf(response);
+  const mediaType = mediaTypeEssence(headerOf(response, 'content-type'));
+  const digest = parseDigest(headerOf(response, 'docker-content-digest') ?? '');
+  const named = reference.digest ?? (digest.ok ? digest.value : undefined);
+  if (named === undefined || mediaType === undefined || !sizeBytes) return undefined;
+  const confirmedAtMs = dateOf(response, Date.now());
+  return { kind: 'manifest', digest: named, mediaType, sizeBytes, confirmedAtMs };
+}
+
+async function readManifest(
+  response: UpstreamResponse,
+  reference: ManifestReference,
+  options: ManifestAskOptions,
+): Promise<UpstreamManifest> {
+  const bytes = await readBody(response, options);
+  const said = parseDigest(headerOf(response, 'docker-content-digest') ?? '');
+  const expected = reference.digest ?? (said.ok ? said.value : undefined);
+  const digest =
+    expected === undefined ? digestOf(bytes) : digestOf(bytes, digestAlgorithm(expected));
+  if (expected !== undefined && digest !== expected) {
+    throw new SourceError('wrong_bytes', `The upstream sent ${digest} for ${expected}`);
+  }
+  const mediaType = mediaTypeEssence(headerOf(response, 'content-type'));
+  if (mediaType === undefined) {
+    throw new SourceError('bad_answer', 'The upstream does not say of what type a manifest is');
+  }
+  const confirmedAtMs = dateOf(response, Date.now());
+  const sizeBytes = bytes.length;
+  return { kind: 'manifest', digest, mediaType, sizeBytes, confirmedAtMs, bytes };
+}
+
+async function readBody(
+  response: UpstreamResponse,
+  options: Pick<ManifestAskOptions, 'maxBytes' | 'stallMs'>,
+): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  let sizeBytes = 0;
+  const timer = setTimeout(() => response.body.destroy(), options.stallMs);
+  try {
+    for await (const part of response.body as AsyncIterable<Buffer>) {
+      timer.refresh();
+      sizeBytes += part.length;
+      if (sizeBytes > options.maxBytes) {
+        throw new SourceError('too_long', `The manifest has more than ${options.maxBytes} bytes`);
+      }
+      parts.push(part);
+    }
+  } catch (error) {
+    discard(response);
+    if (error instanceof SourceError) throw error;
+    throw new SourceError('cut', 'The upstream broke off a manifest', { cause: error });
+  } finally {
+    clearTimeout(timer);
+  }
+  const declared = contentLengthOf(response);
+  if (declared !== undefined && declared !== sizeBytes) {
+    throw new SourceError('cut', `The upstream sent ${sizeBytes} of ${declared} bytes`);
+  }
+  return Buffer.concat(parts);
+}

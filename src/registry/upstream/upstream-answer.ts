@@ -1,0 +1,66 @@
+import type { UpstreamResponse } from './upstream-client.ts';
+
+/** The most that is read of an upstream's error body, bytes. */
+const MAX_ERROR_BODY_BYTES = 64 * 1024;
+/** How long an error body may take, milliseconds. */
+const ERROR_BODY_TIMEOUT_MS = 2000;
+
+/** An answer that is no content: a challenge, a refusal, "not found". */
+export interface Refusal {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[]>>;
+  readonly body: Buffer;
+}
+
+/** @returns one header's value; of several, the first */
+export function headerOf(response: UpstreamResponse, name: string): string | undefined {
+  const value = response.headers[name];
+  return Array.isArray(value) ? value[0] : value;
+}
+
+/** @returns undefined when the header is missing or no whole number */
+export function contentLengthOf(response: UpstreamResponse): number | undefined {
+  const text = headerOf(response, 'content-length');
+  if (text === undefined || !/^\d{1,15}$/.test(text)) return undefined;
+  return Number(text);
+}
+
+/** When the upstream answered, by its own clock; by ours if it does not say. */
+export function dateOf(response: UpstreamResponse, nowMs: number): number {
+  const parsed = Date.parse(headerOf(response, 'date') ?? '');
+  return Number.isNaN(parsed) ? nowMs : parsed;
+}
+
+/** Keeps what a client needs of an answer that is no content. Never throws. */
+export async function refusalOf(response: UpstreamResponse): Promise<Refusal> {
+  const headers: Record<string, string | string[]> = {};
+  for (const name of ['www-authenticate', 'content-type', 'docker-distribution-api-version']) {
+    const value = response.headers[name];
+    if (value !== undefined) headers[name] = value;
+  }
+  return { status: response.status, headers, body: await readShort(response) };
+}
+
+/** Lets a body go that nobody wants. */
+export function discard(response: UpstreamResponse): void {
+  response.body.on('error', () => undefined);
+  response.body.destroy();
+}
+
+async function readShort(response: UpstreamResponse): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  let sizeBytes = 0;
+  const timer = setTimeout(() => response.body.destroy(), ERROR_BODY_TIMEOUT_MS);
+  try {
+    for await (const part of response.body as AsyncIterable<Buffer>) {
+      sizeBytes += part.length;
+      if (sizeBytes > MAX_ERROR_BODY_BYTES) break;
+      parts.push(part);
+    }
+  } catch {
+    // What has come is all there is; the status says enough.
+  } finally {
+    clearTimeout(timer);
+  }
+  return Buffer.concat(parts);
+}

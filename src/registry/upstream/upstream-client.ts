@@ -1,0 +1,172 @@
+import { readFileSync } from 'node:fs';
+import { getCACertificates } from 'node:tls';
+import { EnvHttpProxyAgent, type Dispatcher } from 'undici';
+import type { AddressGuard } from './address-guard.ts';
+import { UpstreamFailure } from './upstream-failure.ts';
+
+const MAX_REDIRECTS = 5;
+
+/** A request to an upstream, in its own words. */
+export interface UpstreamRequest {
+  readonly method: 'GET' | 'HEAD';
+  /** Absolute path and query behind the base URL, such as "/v2/library/nginx/manifests/1". */
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  /** Do not use a connection that is open already, nor leave this one open. */
+  readonly fresh?: boolean;
+  /** Until headers are there; the body is its reader's to bound. Milliseconds. */
+  readonly headersTimeoutMs: number;
+  readonly signal: AbortSignal;
+}
+
+/** An upstream's answer, its body not yet read. Whoever gets it reads the body or destroys it. */
+export interface UpstreamResponse {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly body: Dispatcher.ResponseData['body'];
+  /** Host of the URL that answered in the end, behind redirects. */
+  readonly host: string;
+}
+
+export interface UpstreamClientOptions {
+  /** "https://registry.test" or "http://…", perhaps with a path prefix. */
+  readonly url: string;
+  /** PEM file of authorities that are trusted beside the system's. */
+  readonly ca?: string;
+  readonly clientCertificate?: string;
+  readonly clientKey?: string;
+  readonly connections: number;
+  readonly connectMs: number;
+}
+
+/**
+ * Speaks HTTP to one upstream and to where it redirects: pools of connections, the proxy that the
+ * environment names, its own authorities. Knows nothing of images.
+ */
+export class UpstreamClient {
+  readonly #base: URL;
+  readonly #guard: AddressGuard;
+  readonly #pooled: EnvHttpProxyAgent;
+  readonly #fresh: EnvHttpProxyAgent;
+
+  /**
+   * @throws when a certificate file cannot be read
+   */
+  constructor(options: UpstreamClientOptions, dependencies: { guard: AddressGuard }) {
+    this.#base = new URL(options.url);
+    this.#guard = dependencies.guard;
+    const tls = tlsOptions(options);
+    const connect = { ...tls, timeout: options.connectMs, lookup: this.#guard.lookup };
+    // requestTls: the same authorities where a proxy stands between.
+    const shared = { connect, requestTls: tls, bodyTimeout: 0, headersTimeout: 0, pipelining: 1 };
+    this.#pooled = new EnvHttpProxyAgent({
+      ...shared,
+      connections: options.connections,
+      keepAliveTimeout: 15_000,
+    });
+    this.#fresh = new EnvHttpProxyAgent({ ...shared, connections: options.connections });
+  }
+
+  /** "registry.test" or "registry.test:5000". */
+  get host(): string {
+    return this.#base.host;
+  }
+
+  /**
+   * Sends a request, follows redirects (Authorization goes to the upstream's own host alone) and
+   * returns when headers are there.
+   *
+   * @throws UpstreamFailure for everything that is not an HTTP answer
+   */
+  async send(request: UpstreamRequest): Promise<UpstreamResponse> {
+    const timeout = new AbortController();
+    const timer = setTimeout(() => timeout.abort(), request.headersTimeoutMs);
+    const signal = AbortSignal.any([request.signal, timeout.signal]);
+    try {
+      return await this.#follow(request, signal);
+    } catch (error) {
+      if (timeout.signal.aborted && !request.signal.aborted) {
+        throw new UpstreamFailure('timeout', `${this.host} gave no answer in time`, {
+          cause: error,
+        });
+      }
+      throw UpstreamFailure.from(error, this.host);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Closes idle connections and cuts the others. */
+  async close(): Promise<void> {
+    await Promise.all([this.#pooled.destroy(), this.#fresh.destroy()]);
+  }
+
+  async #follow(request: UpstreamRequest, signal: AbortSignal): Promise<UpstreamResponse> {
+    let url = new URL(this.#base.href.replace(/\/$/, '') + request.path);
+    let headers = request.headers;
+    for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
+      this.#guard.checkHost(url.hostname);
+      const dispatcher = request.fresh === true ? this.#fresh : this.#pooled;
+      const { statusCode, ...response } = await dispatcher.request({
+        origin: url.origin,
+        path: url.pathname + url.search,
+        method: request.method,
+        headers: { ...headers, 'accept-encoding': 'identity' },
+        signal,
+        reset: request.fresh === true,
+      });
+      const location = response.headers['location'];
+      if (!isRedirect(statusCode) || typeof location !== 'string') {
+        return {
+          status: statusCode,
+          headers: response.headers,
+          body: response.body,
+          host: url.host,
+        };
+      }
+      await response.body.dump();
+      const next = redirectTarget(url, location);
+      if (next.host !== url.host) headers = withoutCredentials(headers);
+      url = next;
+    }
+    throw new UpstreamFailure('redirect', `${this.host} redirects more than ${MAX_REDIRECTS} times`);
+  }
+}
+
+function tlsOptions(options: UpstreamClientOptions): {
+  ca?: string[];
+  cert?: string;
+  key?: string;
+} {
+  const { ca, clientCertificate, clientKey } = options;
+  return {
+    ...(ca === undefined
+      ? {}
+      : { ca: [...getCACertificates('default'), readFileSync(ca, 'utf8')] }),
+    ...(clientCertificate === undefined ? {} : { cert: readFileSync(clientCertificate, 'utf8') }),
+    ...(clientKey === undefined ? {} : { key: readFileSync(clientKey, 'utf8') }),
+  };
+}
+
+function isRedirect(status: number): boolean {
+  return [301, 302, 303, 307, 308].includes(status);
+}
+
+function redirectTarget(from: URL, location: string): URL {
+  const target = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
+  if (target?.protocol !== 'https:' && target?.protocol !== 'http:') {
+    throw new UpstreamFailure('redirect', `${from.host} redirects to something that is no URL`);
+  }
+  if (from.protocol === 'https:' && target.protocol === 'http:') {
+    throw new UpstreamFailure('redirect', `${from.host} redirects from https to http`);
+  }
+  return target;
+}
+
+function withoutCredentials(headers: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(headers).filter(
+      ([name]) => !['authorization', 'cookie'].includes(name.toLowerCase()),
+    ),
+  );
+}

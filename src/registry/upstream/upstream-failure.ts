@@ -1,0 +1,92 @@
+import { errors } from 'undici';
+
+/** The ways in which an upstream gives no usable answer. */
+export type UpstreamFailureKind =
+  | 'refused'
+  | 'reset'
+  | 'dns'
+  | 'tls'
+  | 'timeout'
+  | 'forbidden_address'
+  | 'server_error'
+  | 'rate_limited'
+  | 'redirect'
+  | 'cut'
+  | 'bad_answer'
+  | 'cancelled';
+
+/** The upstream could not be asked, or answered with nothing that helps. */
+export class UpstreamFailure extends Error {
+  override readonly name = 'UpstreamFailure';
+  readonly kind: UpstreamFailureKind;
+  /** Where the failure is an answer with a status. */
+  readonly status: number | undefined;
+  /** The upstream's Retry-After, verbatim. */
+  readonly retryAfter: string | undefined;
+
+  constructor(
+    kind: UpstreamFailureKind,
+    message: string,
+    options: ErrorOptions & { readonly status?: number; readonly retryAfter?: string } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.kind = kind;
+    this.status = options.status;
+    this.retryAfter = options.retryAfter;
+  }
+
+  /** Whether it says something about the upstream being down, rather than about one request. */
+  get isOutageSign(): boolean {
+    return OUTAGE_SIGNS.has(this.kind);
+  }
+
+  /**
+   * The one door through which errors of the HTTP client enter.
+   *
+   * @param host for the message
+   */
+  static from(error: unknown, host: string): UpstreamFailure {
+    if (error instanceof UpstreamFailure) return error;
+    const { code, name } = error as { code?: string; name?: string };
+    const kind = name === 'AbortError' ? 'cancelled' : kindOf(error, code ?? '');
+    const reason = REASONS[kind] ?? (error instanceof Error ? error.message : String(error));
+    const suffix = code === undefined ? '' : ` (${code})`;
+    return new UpstreamFailure(kind, `${host} ${reason}${suffix}`, { cause: error });
+  }
+}
+
+const OUTAGE_SIGNS: ReadonlySet<UpstreamFailureKind> = new Set([
+  'refused',
+  'reset',
+  'dns',
+  'tls',
+  'timeout',
+  'server_error',
+  'cut',
+]);
+
+const REASONS: Readonly<Partial<Record<UpstreamFailureKind, string>>> = {
+  refused: 'refused the connection',
+  reset: 'reset the connection',
+  dns: 'could not be found in DNS',
+  tls: 'failed the TLS handshake',
+  timeout: 'gave no answer in time',
+  cut: 'ended the answer too early',
+};
+
+function kindOf(error: unknown, code: string): UpstreamFailureKind {
+  if (error instanceof errors.ConnectTimeoutError) return 'timeout';
+  if (error instanceof errors.HeadersTimeoutError) return 'timeout';
+  if (error instanceof errors.HTTPParserError) return 'bad_answer';
+  if (error instanceof AggregateError) {
+    const inner = error.errors[0] as { code?: string } | undefined;
+    return kindOf(inner, inner?.code ?? code);
+  }
+  if (code === 'ECONNREFUSED' || code === 'EHOSTUNREACH' || code === 'ENETUNREACH') {
+    return 'refused';
+  }
+  if (code === 'ETIMEDOUT' || code === 'ENETDOWN') return 'timeout';
+  if (['ENOTFOUND', 'EAI_AGAIN', 'EAI_FAIL', 'EAI_NODATA'].includes(code)) return 'dns';
+  if (/^(ERR_TLS|ERR_SSL|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|EPROTO)/.test(code)) return 'tls';
+  return 'reset';
+}

@@ -1,0 +1,161 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Budgets } from '../budgets.ts';
+import type { UpstreamClient, UpstreamRequest, UpstreamResponse } from './upstream-client.ts';
+import { UpstreamFailure } from './upstream-failure.ts';
+import type { UpstreamHealth } from './upstream-health.ts';
+
+/** A request for something in a repository. */
+export type AskRequest = Pick<UpstreamRequest, 'method' | 'path' | 'headers'>;
+
+export interface AskOptions {
+  readonly signal: AbortSignal;
+  /** Called when the first attempt has failed: whoever can help should start now. */
+  readonly onTrouble?: () => void;
+}
+
+/** After this share of the time in which an outage must be answered, silence is looked into. */
+const QUIET_SHARE = 0.25;
+
+/** How many attempts one request gets while the upstream is not known to be down. */
+const MAX_ATTEMPTS = 2;
+
+/**
+ * One registry that images come from. Asking it means: one attempt, a second one on a fresh
+ * connection when the first fails, and a look whether it is alive at all when it is silent. Slow
+ * is not failed: an upstream that is alive has {@link Budgets.upstreamHeadersMs} to answer.
+ */
+export class Upstream {
+  /** As images are named: "docker.io", "registry.test:5000". */
+  readonly name: string;
+  /** Whether nodes are asked before or after it. */
+  readonly peers: 'fallback' | 'prefer';
+  readonly health: UpstreamHealth;
+  readonly #client: UpstreamClient;
+  readonly #budgets: Budgets;
+  readonly #now: () => number;
+
+  constructor(
+    options: {
+      readonly name: string;
+      readonly peers: 'fallback' | 'prefer';
+      readonly budgets: Budgets;
+    },
+    dependencies: { client: UpstreamClient; health: UpstreamHealth; now?: () => number },
+  ) {
+    this.name = options.name;
+    this.peers = options.peers;
+    this.#budgets = options.budgets;
+    this.#client = dependencies.client;
+    this.health = dependencies.health;
+    this.#now = dependencies.now ?? Date.now;
+  }
+
+  /**
+   * Asks until there is an answer that is not a failure of the upstream, or until it is proven
+   * that there will be none. Answers below 500 other than 408 and 429 are answers.
+   *
+   * @throws UpstreamFailure
+   */
+  async ask(request: AskRequest, options: AskOptions): Promise<UpstreamResponse> {
+    for (let attempt = 1; ; attempt += 1) {
+      const startedAtMs = this.#now();
+      try {
+        return await this.#attempt(request, attempt, options);
+      } catch (error) {
+        const failure = UpstreamFailure.from(error, this.#client.host);
+        options.onTrouble?.();
+        const goOn = failure.isOutageSign && attempt < MAX_ATTEMPTS && !options.signal.aborted;
+        if (!goOn || this.health.outage !== undefined) throw failure;
+        const waitMs = startedAtMs + this.#budgets.proofGapMs - this.#now();
+        if (waitMs > 0) await sleep(waitMs, undefined, { signal: options.signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  /** Closes what is open. */
+  async close(): Promise<void> {
+    this.health.close();
+    await this.#client.close();
+  }
+
+  async #attempt(
+    request: AskRequest,
+    attempt: number,
+    options: AskOptions,
+  ): Promise<UpstreamResponse> {
+    const startedAtMs = this.#now();
+    const abandoned = new AbortController();
+    let proof: UpstreamFailure | undefined;
+    const quiet = setTimeout(() => {
+      void this.#proveSilence(startedAtMs).then((failure) => {
+        proof = failure;
+        if (failure !== undefined) abandoned.abort();
+      });
+    }, this.#budgets.outageAnswerMs * QUIET_SHARE);
+    try {
+      return await this.#send({
+        ...request,
+        fresh: attempt > 1,
+        headersTimeoutMs: this.#budgets.upstreamHeadersMs,
+        signal: AbortSignal.any([options.signal, abandoned.signal]),
+      });
+    } catch (error) {
+      throw proof ?? error;
+    } finally {
+      clearTimeout(quiet);
+    }
+  }
+
+  /**
+   * A request has waited in silence for a while: is anybody there? A look that fails after a wait
+   * of its own is, together with the silence, the proof; one that fails at once is repeated.
+   *
+   * @returns undefined while the upstream may be alive
+   */
+  async #proveSilence(requestStartedAtMs: number): Promise<UpstreamFailure | undefined> {
+    const probeStartedAtMs = this.#now();
+    const failure = await this.health.probe();
+    if (failure === undefined) return undefined;
+    if (failure.kind === 'timeout') {
+      this.health.recordFailure(failure, requestStartedAtMs);
+      return failure;
+    }
+    await sleep(Math.max(0, probeStartedAtMs + this.#budgets.proofGapMs - this.#now()));
+    return this.health.probe();
+  }
+
+  async #send(request: UpstreamRequest): Promise<UpstreamResponse> {
+    const startedAtMs = this.#now();
+    try {
+      const response = await this.#client.send(request);
+      const failure = failureOf(response, this.#client.host);
+      if (failure === undefined || !failure.isOutageSign) this.health.recordSuccess();
+      if (failure === undefined) return response;
+      response.body.on('error', () => undefined);
+      response.body.destroy();
+      throw failure;
+    } catch (error) {
+      const failure = UpstreamFailure.from(error, this.#client.host);
+      if (!request.signal.aborted) this.health.recordFailure(failure, startedAtMs);
+      throw failure;
+    }
+  }
+}
+
+function failureOf(response: UpstreamResponse, host: string): UpstreamFailure | undefined {
+  const { status } = response;
+  if (status === 429 || status === 408) {
+    const retryAfter = response.headers['retry-after'];
+    return new UpstreamFailure('rate_limited', `${host} limits the rate (${status})`, {
+      status,
+      ...(typeof retryAfter === 'string' ? { retryAfter } : {}),
+    });
+  }
+  if (status >= 500) {
+    return new UpstreamFailure('server_error', `${host} answers ${status}`, { status });
+  }
+  if (status >= 300 && status < 400) {
+    return new UpstreamFailure('bad_answer', `${host} answers ${status}`, { status });
+  }
+  return undefined;
+}

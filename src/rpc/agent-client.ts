@@ -1,0 +1,348 @@
+import {
+  Client,
+  Metadata,
+  type CallOptions,
+  type ChannelCredentials,
+  type ClientReadableStream,
+  type ClientWritableStream,
+  type MethodDefinition,
+} from '@grpc/grpc-js';
+import { create } from '@bufbuild/protobuf';
+import type { Digest } from '../oci/digest.ts';
+import { AgentError } from './agent-error.ts';
+import {
+  localMethods,
+  peerMethods,
+  safeNumber,
+  tagFromMessage,
+  tagToMessage,
+  type TagStatement,
+} from './agent-protocol.ts';
+import {
+  AbortIngestRequestSchema,
+  LocateRequestSchema,
+  ObserveRequestSchema,
+  ReadRequestSchema,
+  ReportCorruptRequestSchema,
+  ResolveRequestSchema,
+  StatRequestSchema,
+  WatchRequestSchema,
+  type Holder,
+  type LocateResponse,
+  type WatchRequest,
+} from './gen/salvor/agent/v1/agent_pb.ts';
+import type { ReadFrame } from './read-frame.ts';
+
+/** What every call needs to end in time. */
+export interface CallLimits {
+  readonly signal?: AbortSignal;
+  readonly timeoutMs?: number;
+}
+
+/** What a node says about a blob. */
+export interface PeerBlob {
+  readonly sizeBytes: number;
+  readonly verified: boolean;
+  readonly busy: boolean;
+}
+
+/** A node that has what was looked for. */
+export interface LocatedHolder {
+  readonly node: string;
+  /** "host:port" of its agent; empty for the node's own. */
+  readonly address: string;
+  readonly sizeBytes: number;
+  readonly verified: boolean;
+  readonly busy: boolean;
+  readonly tags: readonly TagStatement[];
+}
+
+/** How many nodes were asked for a key, and how many of them gave no answer in time. */
+export interface LocateSummary {
+  readonly asked: number;
+  readonly failed: number;
+}
+
+/** What can be looked up: a digest, or "registry/repository:tag". */
+export type LocateKey = { readonly digest: Digest } | { readonly name: string };
+
+/** Frames of a Read in flight: pulled one at a time, so that a slow reader slows the sender. */
+export interface ReadStream extends AsyncIterable<ReadFrame> {
+  cancel(): void;
+}
+
+export interface AgentClientOptions {
+  /** "host:port" or "unix:/path". */
+  readonly target: string;
+  /** HTTP/2 flow-control window per stream and connection, bytes. */
+  readonly windowBytes: number;
+  /** For messages: the node's name, or "the own agent". */
+  readonly name: string;
+}
+
+/** Calls one agent. One HTTP/2 connection, opened when first needed, closed when idle. */
+export class AgentClient {
+  readonly #client: Client;
+  readonly #name: string;
+
+  constructor(options: AgentClientOptions, dependencies: { credentials: ChannelCredentials }) {
+    this.#name = options.name;
+    this.#client = new Client(options.target, dependencies.credentials, {
+      'grpc-node.flow_control_window': options.windowBytes,
+      'grpc.max_receive_message_length': 4 * 1024 * 1024,
+      'grpc.enable_retries': 0,
+      // Reaching a peer through a web proxy is never what a cluster wants.
+      'grpc.enable_http_proxy': 0,
+      'grpc.use_local_subchannel_pool': 1,
+      'grpc.initial_reconnect_backoff_ms': 100,
+      'grpc.max_reconnect_backoff_ms': 2000,
+      'grpc.client_idle_timeout_ms': 300_000,
+      'grpc.keepalive_time_ms': 10_000,
+      'grpc.keepalive_timeout_ms': 5_000,
+    });
+  }
+
+  /**
+   * Whether the node holds a blob.
+   *
+   * @returns undefined when it does not
+   * @throws AgentError
+   */
+  async stat(digest: Digest, limits: CallLimits): Promise<PeerBlob | undefined> {
+    const answer = await this.#unary(
+      peerMethods.stat,
+      create(StatRequestSchema, { digest }),
+      limits,
+      `Cannot ask ${this.#name} for ${digest}`,
+    );
+    if (!answer.held) return undefined;
+    const { verified, busy } = answer;
+    return { sizeBytes: safeNumber(answer.sizeBytes), verified, busy };
+  }
+
+  /**
+   * The bytes of a blob from an offset to its end, or `lengthBytes` of them.
+   * The iteration throws an AgentError when the stream breaks.
+   */
+  read(
+    request: { readonly digest: Digest; readonly offsetBytes: number; readonly lengthBytes?: number },
+    limits: CallLimits,
+  ): ReadStream {
+    const call = this.#client.makeServerStreamRequest(
+      peerMethods.read.path,
+      peerMethods.read.requestSerialize,
+      peerMethods.read.responseDeserialize as unknown as (bytes: Buffer) => ReadFrame,
+      create(ReadRequestSchema, {
+        digest: request.digest,
+        offsetBytes: BigInt(request.offsetBytes),
+        lengthBytes: BigInt(request.lengthBytes ?? 0),
+      }),
+      callOptions(limits),
+    );
+    return new CancellableStream(
+      call,
+      `Cannot read ${request.digest} from ${this.#name}`,
+      limits.signal,
+    );
+  }
+
+  /**
+   * What the node knows a tag to name. Statements that make no sense are left out.
+   *
+   * @throws AgentError
+   */
+  async resolve(name: string, limits: CallLimits): Promise<TagStatement[]> {
+    const answer = await this.#unary(
+      peerMethods.resolve,
+      create(ResolveRequestSchema, { name }),
+      limits,
+      `Cannot ask ${this.#name} for ${name}`,
+    );
+    return answer.tags.map(tagFromMessage).filter((tag) => tag !== undefined);
+  }
+
+  /**
+   * Tells a node that its copy of a blob is wrong.
+   *
+   * @throws AgentError
+   */
+  async reportCorrupt(digest: Digest, limits: CallLimits): Promise<void> {
+    await this.#unary(
+      peerMethods.reportCorrupt,
+      create(ReportCorruptRequestSchema, { digest }),
+      limits,
+      `Cannot report ${digest} to ${this.#name}`,
+    );
+  }
+
+  /**
+   * Asks the own agent who has a key. Holders come as they answer, the summary last.
+   *
+   * @throws AgentError, from the iteration
+   */
+  async *locate(
+    key: LocateKey,
+    limits: CallLimits,
+  ): AsyncGenerator<{ holder: LocatedHolder } | { summary: LocateSummary }> {
+    const what = 'digest' in key ? key.digest : key.name;
+    const call = this.#client.makeServerStreamRequest(
+      localMethods.locate.path,
+      localMethods.locate.requestSerialize,
+      localMethods.locate.responseDeserialize,
+      create(LocateRequestSchema, {
+        key:
+          'digest' in key
+            ? { case: 'digest', value: key.digest }
+            : { case: 'name', value: key.name },
+      }),
+      callOptions(limits),
+    );
+    const stream = new CancellableStream<LocateResponse>(
+      call,
+      `Cannot locate ${what} through ${this.#name}`,
+      limits.signal,
+    );
+    for await (const { event } of stream) {
+      if (event.case === 'holder') yield { holder: holderFromMessage(event.value) };
+      else if (event.case === 'summary') {
+        yield { summary: { asked: event.value.asked, failed: event.value.failed } };
+      }
+    }
+  }
+
+  /**
+   * Tells the own agent what the upstream has just confirmed.
+   *
+   * @throws AgentError
+   */
+  async observe(name: string, tag: TagStatement, limits: CallLimits): Promise<void> {
+    await this.#unary(
+      localMethods.observe,
+      create(ObserveRequestSchema, { name, tag: tagToMessage(tag) }),
+      limits,
+      `Cannot record ${name}`,
+    );
+  }
+
+  /**
+   * Makes the own node throw away what it has received of a blob.
+   *
+   * @returns how many unfinished writes that were
+   * @throws AgentError
+   */
+  async abortIngest(digest: Digest, limits: CallLimits): Promise<number> {
+    const answer = await this.#unary(
+      localMethods.abortIngest,
+      create(AbortIngestRequestSchema, { digest }),
+      limits,
+      `Cannot abort the ingest of ${digest}`,
+    );
+    return answer.aborted;
+  }
+
+  /**
+   * Opens the channel for signs of life. The stream's own errors are reported once to `onEnd`.
+   *
+   * @returns `beat` to send one, `end` to part in peace
+   */
+  watch(
+    options: { readonly pid: number; readonly timeoutMs: number },
+    onEnd: (error: AgentError) => void,
+  ): { beat(): void; end(): void } {
+    const method = localMethods.watch;
+    const call: ClientWritableStream<WatchRequest> = this.#client.makeClientStreamRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      (error) => onEnd(AgentError.from(error ?? new Error('ended'), 'Cannot keep the watch')),
+    );
+    const message = create(WatchRequestSchema, {
+      pid: BigInt(options.pid),
+      timeoutMs: BigInt(options.timeoutMs),
+    });
+    call.write(message);
+    return { beat: () => void call.write(message), end: () => call.end() };
+  }
+
+  /** Closes the connection; calls under way fail. */
+  close(): void {
+    this.#client.close();
+  }
+
+  #unary<I, O>(
+    method: MethodDefinition<I, O>,
+    request: I,
+    limits: CallLimits,
+    action: string,
+  ): Promise<O> {
+    const { signal } = limits;
+    return new Promise<O>((resolve, reject) => {
+      if (signal?.aborted === true) {
+        reject(new AgentError('cancelled', `${action}: cancelled`));
+        return;
+      }
+      const call = this.#client.makeUnaryRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        request,
+        new Metadata(),
+        callOptions(limits),
+        (error, value) => {
+          signal?.removeEventListener('abort', cancel);
+          if (error !== null || value === undefined) reject(AgentError.from(error, action));
+          else resolve(value);
+        },
+      );
+      const cancel = (): void => call.cancel();
+      signal?.addEventListener('abort', cancel, { once: true });
+    });
+  }
+}
+
+class CancellableStream<T> implements AsyncIterable<T> {
+  readonly #call: ClientReadableStream<T>;
+  readonly #action: string;
+  readonly #signal: AbortSignal | undefined;
+  readonly #abort = (): void => this.cancel();
+
+  constructor(call: ClientReadableStream<T>, action: string, signal?: AbortSignal) {
+    this.#call = call;
+    this.#action = action;
+    this.#signal = signal;
+    // A stream that is cancelled before anyone iterates it must not raise an unhandled error.
+    call.on('error', () => undefined);
+    if (signal?.aborted === true) call.cancel();
+    else signal?.addEventListener('abort', this.#abort, { once: true });
+  }
+
+  cancel(): void {
+    this.#signal?.removeEventListener('abort', this.#abort);
+    this.#call.cancel();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncIterator<T> {
+    try {
+      for await (const message of this.#call) yield message as T;
+    } catch (error) {
+      throw AgentError.from(error, this.#action);
+    } finally {
+      this.cancel();
+    }
+  }
+}
+
+function holderFromMessage(holder: Holder): LocatedHolder {
+  return {
+    node: holder.node,
+    address: holder.address,
+    sizeBytes: safeNumber(holder.sizeBytes),
+    verified: holder.verified,
+    busy: holder.busy,
+    tags: holder.tags.map(tagFromMessage).filter((tag) => tag !== undefined),
+  };
+}
+
+function callOptions(limits: CallLimits): CallOptions {
+  return limits.timeoutMs === undefined ? {} : { deadline: Date.now() + limits.timeoutMs };
+}

@@ -1,0 +1,85 @@
+import type { Timestamp } from '@bufbuild/protobuf/wkt';
+import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { create } from '@bufbuild/protobuf';
+import { parseDigest, type Digest } from '../oci/digest.ts';
+import { Local, Peer, TagSchema, type Tag } from './gen/salvor/agent/v1/agent_pb.ts';
+import { readFrameCodec } from './read-frame.ts';
+import { methodDefinition, serviceDefinition } from './service-definition.ts';
+
+/** The Peer service for a grpc-js server. */
+export const peerService = serviceDefinition(Peer, { read: { response: readFrameCodec } });
+
+/** The Local service for a grpc-js server. */
+export const localService = serviceDefinition(Local);
+
+/** Peer's methods for a grpc-js client. */
+export const peerMethods = {
+  stat: methodDefinition(Peer.method.stat),
+  read: methodDefinition(Peer.method.read, { response: readFrameCodec }),
+  resolve: methodDefinition(Peer.method.resolve),
+  list: methodDefinition(Peer.method.list),
+  reportCorrupt: methodDefinition(Peer.method.reportCorrupt),
+};
+
+/** Local's methods for a grpc-js client. */
+export const localMethods = {
+  locate: methodDefinition(Local.method.locate),
+  observe: methodDefinition(Local.method.observe),
+  abortIngest: methodDefinition(Local.method.abortIngest),
+  watch: methodDefinition(Local.method.watch),
+};
+
+/** One statement about what a tag names, checked: what {@link Tag} is on the wire. */
+export interface TagStatement {
+  readonly digest: Digest;
+  readonly mediaType: string;
+  readonly sizeBytes: number;
+  /** When the upstream confirmed it, milliseconds since the epoch by the upstream's clock. */
+  readonly observedAtMs?: number;
+  /** When the store last wrote its record of the name; same unit. */
+  readonly recordedAtMs?: number;
+}
+
+/** @returns the statement as a message */
+export function tagToMessage(tag: TagStatement): Tag {
+  return create(TagSchema, {
+    digest: tag.digest,
+    mediaType: tag.mediaType,
+    sizeBytes: BigInt(tag.sizeBytes),
+    ...(tag.observedAtMs === undefined ? {} : { observedAt: timestampFromMs(tag.observedAtMs) }),
+    ...(tag.recordedAtMs === undefined ? {} : { recordedAt: timestampFromMs(tag.recordedAtMs) }),
+  });
+}
+
+/** @returns undefined when the message makes no sense, which is how nonsense is ignored */
+export function tagFromMessage(tag: Tag): TagStatement | undefined {
+  const digest = parseDigest(tag.digest);
+  if (!digest.ok || tag.mediaType === '') return undefined;
+  return {
+    digest: digest.value,
+    mediaType: tag.mediaType,
+    sizeBytes: safeNumber(tag.sizeBytes),
+    ...optionalMs('observedAtMs', tag.observedAt),
+    ...optionalMs('recordedAtMs', tag.recordedAt),
+  };
+}
+
+/**
+ * Converts a size or an offset of the wire.
+ *
+ * @throws RangeError when it is negative or not exact in a double
+ */
+export function safeNumber(value: bigint): number {
+  const number = Number(value);
+  if (!Number.isSafeInteger(number) || number < 0) {
+    throw new RangeError(`Cannot use ${value.toString()} as a size: out of range`);
+  }
+  return number;
+}
+
+function optionalMs<K extends string>(
+  key: K,
+  value: Timestamp | undefined,
+): Partial<Record<K, number>> {
+  return value === undefined ? {} : ({ [key]: timestampMs(value) } as Record<K, number>);
+}
