@@ -150,10 +150,13 @@ describe('parseManifest', () => {
     ['JSON that is cut', bytesOf(IMAGE).subarray(0, -1)],
     ['JSON with more behind it', new TextEncoder().encode(`${JSON.stringify(IMAGE)}x`)],
     ['a byte order mark', Buffer.concat([Buffer.from('\ufeff'), bytesOf(IMAGE)])],
-    ['bytes that are no UTF-8', Buffer.concat([bytesOf(IMAGE), new Uint8Array([0xff])])],
+    ['bytes that are no UTF-8', Buffer.from(JSON.stringify({ ...IMAGE, x: '\u00ff' }), 'latin1')],
     ['a million brackets', Buffer.from('['.repeat(1_000_000))],
     ['a million nested objects', Buffer.from('{"a":'.repeat(1_000_000))],
-    ['more bytes than allowed', Buffer.alloc(MAX_MANIFEST_SIZE_BYTES + 1, 0x20)],
+    [
+      'more bytes than allowed',
+      Buffer.concat([bytesOf(IMAGE), Buffer.alloc(MAX_MANIFEST_SIZE_BYTES, ' ')]),
+    ],
   ])('refuses %s', (_, bytes) => {
     expect(parseManifest(bytes).ok).toBe(false);
   });

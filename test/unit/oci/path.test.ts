@@ -292,6 +292,7 @@ describe('parseV2Url refuses', () => {
       `/v2/${'a'.repeat(10_000)}/manifests/x`,
       `/v2/${'a/'.repeat(5_000)}manifests/x`,
       `/v2/${'%61'.repeat(2_000)}/manifests/x`,
+      `/v2/a/blobs/uploads/${'x'.repeat(5_000)}`,
       `/v2/a/manifests/x?${'a'.repeat(20_000)}`,
       `/v2/docker.io/${'a'.repeat(255)}/manifests/x`,
     ]),
