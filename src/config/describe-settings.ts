@@ -1,5 +1,5 @@
 import { configSchema } from './schema.ts';
-import { expectedInteger, mapValue } from './parse-value.ts';
+import { mapValue } from './parse-value.ts';
 import { formatQuantity } from './quantity.ts';
 import type { AnySetting, ComputedDefault, SectionSetting } from './setting.ts';
 import type { NamedSetting } from './setting-name.ts';
@@ -13,7 +13,7 @@ export interface SettingDescription {
   readonly flag: string;
   /** One word that stands for the value in help: "address", "time", "size", "list", … */
   readonly placeholder: string;
-  /** What values it takes. */
+  /** What values it takes, a range or a kind of text. */
   readonly takes: string;
   /** The default in words; "empty" for an empty text, list or map. */
   readonly defaultText: string;
@@ -117,7 +117,9 @@ function placeholder(setting: AnySetting): string {
 function takes(setting: AnySetting): string {
   switch (setting['~kind']) {
     case 'Integer':
-      return expectedInteger(setting);
+      return [setting.minimum, setting.maximum]
+        .map((bound) => formatQuantity(bound, setting.unit))
+        .join(' to ');
     case 'String':
       return setting.format === undefined ? 'text' : textFormats[setting.format].expected;
     case 'Boolean':

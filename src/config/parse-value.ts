@@ -84,7 +84,7 @@ function parseInteger(setting: IntegerSetting, given: Given, context: ParseConte
 }
 
 /** What an integer setting takes, for messages: "milliseconds from 1 ms to 1 d, such as …". */
-export function expectedInteger(setting: IntegerSetting): string {
+function expectedInteger(setting: IntegerSetting): string {
   const { minimum, maximum, unit } = setting;
   const range = `from ${formatQuantity(minimum, unit)} to ${formatQuantity(maximum, unit)}`;
   return unit === 'items'

@@ -1,0 +1,76 @@
+import { expect, test } from 'vitest';
+
+import { isLoopback, parseAddress, textFormats } from '../../../src/config/text-format.ts';
+import type { TextFormat } from '../../../src/config/text-format.ts';
+
+const examples: Readonly<
+  Record<TextFormat, { right: readonly string[]; wrong: readonly string[] }>
+> = {
+  absolutePath: { right: ['/', '/a b/c'], wrong: ['a', './a', '/a\0b', '/a\nb'] },
+  address: {
+    right: ['127.0.0.1:0', '[::1]:65535', 'node-1.example:7490', 'localhost:1'],
+    wrong: [
+      ':80',
+      'a',
+      'a:',
+      'a:65536',
+      'a:01',
+      '::1:80',
+      '[a]:80',
+      '1.2.3:80',
+      'a b:80',
+      'a/b:80',
+    ],
+  },
+  cidr: {
+    right: ['10.0.0.0/8', '::1/128', '0.0.0.0/0'],
+    wrong: ['10.0.0.0', '10.0.0.0/33', '::/129', '10.0.0/8', '10.0.0.0/8/8', '10.0.0.0/-1', 'a/8'],
+  },
+  hostPattern: {
+    right: ['*', '*.example.com', 'docker.io', 'localhost:5000', '*.example.com:5000'],
+    wrong: ['**', 'a*', '*example.com', '*.', 'https://docker.io', 'docker.io/library'],
+  },
+  origin: {
+    right: ['https://docker.io', 'http://127.0.0.1:5000', 'https://[::1]:5000/'],
+    wrong: [
+      'docker.io',
+      'ftp://a',
+      'https://a/v2',
+      'https://u@a',
+      'https://a?b',
+      'https://a#b',
+      'https://',
+    ],
+  },
+  registryHost: {
+    right: ['docker.io', 'localhost:5000', '127.0.0.1:5000', '[::1]:5000'],
+    wrong: ['', 'a:0', 'docker.io/', '1.2.3.4.5', '-a.example', 'a..b', 'a'.repeat(254)],
+  },
+};
+
+const cases = Object.entries(examples).flatMap(([format, { right, wrong }]) => [
+  ...right.map((value) => [format as TextFormat, value, true] as const),
+  ...wrong.map((value) => [format as TextFormat, value, false] as const),
+]);
+
+test.each(cases)('textFormats.%s of %j is %j', (format, value, expected) => {
+  expect(textFormats[format].matches(value)).toBe(expected);
+});
+
+test('parseAddress takes brackets off an IPv6 host', () => {
+  expect(parseAddress('[fe80::1]:7490')).toEqual({ host: 'fe80::1', port: 7490 });
+  expect(parseAddress('node-1:7490')).toEqual({ host: 'node-1', port: 7490 });
+});
+
+test.each([
+  ['127.0.0.1:1', true],
+  ['127.1.2.3:1', true],
+  ['[::1]:1', true],
+  ['LOCALHOST:1', true],
+  ['0.0.0.0:1', false],
+  ['[::]:1', false],
+  ['127.example:1', false],
+  ['localhost', false],
+])('isLoopback of %j is %j', (address, expected) => {
+  expect(isLoopback(address)).toBe(expected);
+});
