@@ -76,7 +76,9 @@ export class Locator {
       if (member === undefined) return;
       const outcome: Promise<Outcome> = this.#askOne(member, key, options.signal).then((answer) => {
         if (answer === 'failed') failed += 1;
-        return typeof answer === 'object' ? { outcome, holder: { member, ...answer } } : { outcome };
+        return typeof answer === 'object'
+          ? { outcome, holder: { member, ...answer } }
+          : { outcome };
       });
       running.add(outcome);
     };

@@ -144,8 +144,9 @@ export class BlobFetch {
     wanted: Wanted,
     options: { readonly hashed: boolean; readonly signal: AbortSignal },
   ): Promise<OpenedBody | undefined> {
+    const isGone = (): boolean => options.signal.aborted;
     for (;;) {
-      if (options.signal.aborted) return undefined;
+      if (isGone()) return undefined;
       const holder = await this.search.next(
         (candidate) =>
           !this.#excluded.has(`node/${candidate.node}`) &&
@@ -161,7 +162,7 @@ export class BlobFetch {
         note('ok');
         return body;
       } catch (error) {
-        note(options.signal.aborted ? 'overtaken' : outcomeOf(error));
+        note(isGone() ? 'overtaken' : outcomeOf(error));
       }
     }
   }

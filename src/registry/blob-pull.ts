@@ -72,7 +72,11 @@ export class BlobPull {
     };
     // containerd would store a manifest that it gets here as a blob of no type.
     if (this.#manifests.has(digest)) return missingAnswer(missing, undefined);
-    const fetch = new BlobFetch(request, { digest, budgets: this.#budgets }, { peers: this.#peers });
+    const fetch = new BlobFetch(
+      request,
+      { digest, budgets: this.#budgets },
+      { peers: this.#peers },
+    );
     return request.method === 'HEAD'
       ? this.#head(request, digest, { fetch, missing })
       : this.#get(request, digest, { fetch, missing });

@@ -2,7 +2,10 @@
 export type Hedged<U, P> =
   | { readonly from: 'upstream'; readonly value: U }
   | { readonly from: 'peers'; readonly value: P }
-  | { readonly from: 'nobody'; readonly upstream: { readonly value: U } | { readonly error: unknown } };
+  | {
+      readonly from: 'nobody';
+      readonly upstream: { readonly value: U } | { readonly error: unknown };
+    };
 
 export interface HedgeOptions<U, P> {
   readonly signal: AbortSignal;
@@ -30,14 +33,17 @@ export async function hedge<U, P>(options: HedgeOptions<U, P>): Promise<Hedged<U
   const { signal, first } = options;
   const upstreamStop = new AbortController();
   const peersStop = new AbortController();
-  const second = Promise.withResolvers<void>();
-  const timer = setTimeout(second.resolve, options.hedgeMs);
-  const turn = (side: 'upstream' | 'peers'): Promise<void> | undefined =>
-    side === first ? undefined : second.promise;
+  const second = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => second.resolve(undefined), options.hedgeMs);
+  const turn = async (side: 'upstream' | 'peers'): Promise<void> => {
+    if (side !== first) await second.promise;
+  };
 
   const upstream = settle(async () => {
     await turn('upstream');
-    return options.upstream(AbortSignal.any([signal, upstreamStop.signal]), second.resolve);
+    return options.upstream(AbortSignal.any([signal, upstreamStop.signal]), () =>
+      second.resolve(undefined),
+    );
   });
   const peers = settle(async () => {
     await turn('peers');
@@ -66,14 +72,14 @@ export async function hedge<U, P>(options: HedgeOptions<U, P>): Promise<Hedged<U
         stopPeers();
         return { from: 'upstream', value: outcome.value };
       }
-      second.resolve();
+      second.resolve(undefined);
       return conclude(outcome, await peers, options);
     }
     if ('value' in winner.outcome && winner.outcome.value !== undefined) {
       stopUpstream();
       return { from: 'peers', value: winner.outcome.value };
     }
-    second.resolve();
+    second.resolve(undefined);
     const outcome = await upstream;
     if ('value' in outcome && options.isFinal(outcome.value)) {
       return { from: 'upstream', value: outcome.value };

@@ -29,6 +29,8 @@ export interface ManifestPullOptions {
   readonly maxBytes: number;
 }
 
+type OfflineOutcome = { readonly answer: Answer } | { readonly reason: string };
+
 /** Answers requests for manifests, by digest and by tag. */
 export class ManifestPull {
   readonly #options: ManifestPullOptions;
@@ -109,7 +111,7 @@ export class ManifestPull {
     const startSearch = (): HolderSearch => (search ??= this.#peers.search({ name }, signal));
     // Looked up ahead of the verdict, so that a silent upstream costs its proof and no more.
     const timer = setTimeout(startSearch, this.#options.budgets.hedgeMs);
-    let offline: Awaited<ReturnType<ManifestPull['#offline']>> | undefined;
+    let offline: OfflineOutcome | undefined;
     try {
       if (upstream.health.outage !== undefined) {
         offline = await this.#offline(request, startSearch());
@@ -135,10 +137,7 @@ export class ManifestPull {
     }
   }
 
-  async #offline(
-    request: PullRequest,
-    search: HolderSearch,
-  ): Promise<{ answer: Answer } | { reason: string }> {
+  async #offline(request: PullRequest, search: HolderSearch): Promise<OfflineOutcome> {
     const { signal, trace } = request;
     const tag = await this.#offlineTags.resolve(search, { signal, trace });
     if ('reason' in tag) return tag;

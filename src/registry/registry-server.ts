@@ -24,6 +24,8 @@ export interface RegistryServerOptions {
 const REQUEST_TIMEOUT_MS = 15_000;
 /** Idle connections are kept longer than containerd keeps them (30 s), milliseconds. */
 const KEEP_ALIVE_MS = 60_000;
+/** How often idle connections are looked for while draining, milliseconds. */
+const DRAIN_SWEEP_MS = 50;
 
 /** The OCI Distribution API, for reading. */
 export class RegistryServer {
@@ -71,13 +73,19 @@ export class RegistryServer {
     return `${isIP(bound.address) === 6 ? `[${bound.address}]` : bound.address}:${bound.port}`;
   }
 
-  /** Takes no new requests, lets running ones end for at most `drainMs`, then cuts them. */
-  async close(drainMs: number): Promise<void> {
-    const cut = setTimeout(() => this.#app.server.closeAllConnections(), drainMs);
+  /** Takes no new requests and lets running ones end; what still runs at the signal is cut. */
+  async close(options: { readonly signal: AbortSignal }): Promise<void> {
+    const { server } = this.#app;
+    // A connection whose last answer is out would otherwise wait for its client's next request.
+    const sweep = setInterval(() => server.closeIdleConnections(), DRAIN_SWEEP_MS);
+    const cut = (): void => server.closeAllConnections();
+    options.signal.addEventListener('abort', cut, { once: true });
+    if (options.signal.aborted) cut();
     try {
       await this.#app.close();
     } finally {
-      clearTimeout(cut);
+      clearInterval(sweep);
+      options.signal.removeEventListener('abort', cut);
     }
   }
 
@@ -181,7 +189,8 @@ export class RegistryServer {
     const { target } = asked;
     if (target.kind === 'base') return baseAnswer();
     if (target.kind !== 'manifest' && target.kind !== 'blob') {
-      const message = 'This mirror serves manifests and blobs; ask the registry itself for the rest';
+      const message =
+        'This mirror serves manifests and blobs; ask the registry itself for the rest';
       return errorAnswer(404, { code: 'UNSUPPORTED', message }, { decision: 'unsupported' });
     }
     const registry = asked.ns ?? asked.registry ?? this.#options.defaultUpstream;
@@ -226,7 +235,10 @@ export class RegistryServer {
       return { end: 'client_gone', bytes: 0 };
     }
     const headers = { ...answer.headers, 'docker-distribution-api-version': 'registry/2.0' };
-    if (Number(request.headers['content-length'] ?? 0) > 0 || 'transfer-encoding' in request.headers) {
+    if (
+      Number(request.headers['content-length'] ?? 0) > 0 ||
+      'transfer-encoding' in request.headers
+    ) {
       // What the client still sends would be read as its next request.
       Object.assign(headers, { connection: 'close' });
     }

@@ -11,15 +11,14 @@ const MIN_PROGRESS_BYTES = 4096;
  * @throws SourceError with the outcome "stalled"; whatever else the body throws is wrapped in one
  */
 export async function* withStallGuard(body: OpenedBody, stallMs: number): AsyncGenerator<Buffer> {
-  let waiting = false;
-  let stalled = false;
+  const state = { waiting: false, stalled: false, waitStartedMs: 0 };
   let waitedMs = 0;
   let bytesSinceProgress = 0;
-  let waitStartedMs = 0;
   const timer = setInterval(
     () => {
+      const { waiting, waitStartedMs } = state;
       if (!waiting || waitedMs + performance.now() - waitStartedMs < stallMs) return;
-      stalled = true;
+      state.stalled = true;
       body.cancel();
     },
     Math.max(10, stallMs / 10),
@@ -27,22 +26,22 @@ export async function* withStallGuard(body: OpenedBody, stallMs: number): AsyncG
   const chunks = body.chunks[Symbol.asyncIterator]();
   try {
     for (;;) {
-      waitStartedMs = performance.now();
-      waiting = true;
+      state.waitStartedMs = performance.now();
+      state.waiting = true;
       const next = await chunks.next();
-      waiting = false;
+      state.waiting = false;
       if (next.done === true) {
         // A cancelled body may end without an error.
-        if (stalled) throw new SourceError('stalled', 'no progress');
+        if (state.stalled) throw new SourceError('stalled', 'no progress');
         return;
       }
-      waitedMs += performance.now() - waitStartedMs;
+      waitedMs += performance.now() - state.waitStartedMs;
       bytesSinceProgress += next.value.length;
       if (bytesSinceProgress >= MIN_PROGRESS_BYTES) waitedMs = bytesSinceProgress = 0;
       yield next.value;
     }
   } catch (error) {
-    if (stalled) {
+    if (state.stalled) {
       throw new SourceError('stalled', `${body.source} made no progress for ${stallMs} ms`, {
         cause: error,
       });

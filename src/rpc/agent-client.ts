@@ -125,7 +125,11 @@ export class AgentClient {
    * The iteration throws an AgentError when the stream breaks.
    */
   read(
-    request: { readonly digest: Digest; readonly offsetBytes: number; readonly lengthBytes?: number },
+    request: {
+      readonly digest: Digest;
+      readonly offsetBytes: number;
+      readonly lengthBytes?: number;
+    },
     limits: CallLimits,
   ): ReadStream {
     const call = this.#client.makeServerStreamRequest(

@@ -35,7 +35,7 @@ export interface Authority {
 export async function createAuthority(
   options: { readonly validMs?: number; readonly nowMs?: number } = {},
 ): Promise<Authority> {
-  cryptoProvider.set(webcrypto as Parameters<typeof cryptoProvider.set>[0]);
+  cryptoProvider.set(webcrypto as unknown as Parameters<typeof cryptoProvider.set>[0]);
   const keys = await generateKeys();
   const certificate = await X509CertificateGenerator.createSelfSigned({
     serialNumber: serialNumber(),

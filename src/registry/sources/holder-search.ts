@@ -102,7 +102,6 @@ export class HolderSearch {
 
 // Those that have hashed their copy come first, then those that are not crowded.
 function best(holders: readonly LocatedHolder[]): LocatedHolder | undefined {
-  const rank = (holder: LocatedHolder): number =>
-    (holder.verified ? 0 : 2) + (holder.busy ? 1 : 0);
+  const rank = (holder: LocatedHolder): number => (holder.verified ? 0 : 2) + (holder.busy ? 1 : 0);
   return holders.toSorted((a, b) => rank(a) - rank(b))[0];
 }

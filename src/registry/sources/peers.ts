@@ -7,7 +7,13 @@ import type { Logger } from '../../telemetry/logger.ts';
 import type { Budgets } from '../budgets.ts';
 import { HolderSearch } from './holder-search.ts';
 import type { Quarantine } from './quarantine.ts';
-import { SourceError, type BlobSource, type OpenOptions, type OpenedBody, type Wanted } from './source.ts';
+import {
+  SourceError,
+  type BlobSource,
+  type OpenOptions,
+  type OpenedBody,
+  type Wanted,
+} from './source.ts';
 
 /** The agents of all nodes, this node's own included, as sources of bytes. */
 export class Peers {
@@ -92,9 +98,10 @@ export class Peers {
     request: { digest: Digest; wanted: Wanted } & OpenOptions,
   ): Promise<OpenedBody> {
     const { digest, wanted, signal } = request;
-    const { start, end } = holder.verified || request.hashed
-      ? stretchOf(wanted, holder.sizeBytes)
-      : { start: 0, end: holder.sizeBytes - 1 };
+    const { start, end } =
+      holder.verified || request.hashed
+        ? stretchOf(wanted, holder.sizeBytes)
+        : { start: 0, end: holder.sizeBytes - 1 };
     const stream = client.read(
       { digest, offsetBytes: start, lengthBytes: Math.max(0, end - start + 1) },
       { signal },
@@ -121,17 +128,16 @@ export class Peers {
   }
 
   async #firstFrame(frames: AsyncIterator<ReadFrame>, stream: ReadStream): Promise<ReadFrame> {
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      stream.cancel();
-    }, this.#budgets.peerHeadersMs);
+    const late = new AbortController();
+    late.signal.addEventListener('abort', () => stream.cancel(), { once: true });
+    const timer = setTimeout(() => late.abort(), this.#budgets.peerHeadersMs);
     try {
       const first = await frames.next();
       if (first.done === true) throw new SourceError('cut', 'the stream ended before it began');
       return first.value;
     } catch (error) {
-      if (late) throw new SourceError('timeout', 'no first byte in time', { cause: error });
+      if (late.signal.aborted)
+        throw new SourceError('timeout', 'no first byte in time', { cause: error });
       throw error;
     } finally {
       clearTimeout(timer);
@@ -147,10 +153,7 @@ export function stretchOf(wanted: Wanted, sizeBytes: number): { start: number; e
   return { start: wanted.start, end: Math.min(wanted.end ?? sizeBytes - 1, sizeBytes - 1) };
 }
 
-async function* chunksOf(
-  first: ReadFrame,
-  rest: AsyncIterator<ReadFrame>,
-): AsyncGenerator<Buffer> {
+async function* chunksOf(first: ReadFrame, rest: AsyncIterator<ReadFrame>): AsyncGenerator<Buffer> {
   if (first.data.length > 0) yield first.data;
   for (;;) {
     const next = await rest.next();

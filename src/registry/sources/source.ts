@@ -8,8 +8,7 @@ export interface Stretch {
 
 /** What is wanted of a blob: all of it, a stretch, or its last bytes. */
 export type Wanted =
-  | { readonly start: number; readonly end?: number }
-  | { readonly suffix: number };
+  { readonly start: number; readonly end?: number } | { readonly suffix: number };
 
 /** Bytes on their way from one source. */
 export interface OpenedBody {

@@ -28,6 +28,17 @@ export class AddressGuard {
     this.#allowed = allowed.map((cidr) => ipaddr.parseCIDR(cidr));
   }
 
+  /**
+   * The networks that a host written by the operator stands for: an address is itself, localhost
+   * is loopback; a name stands for none, since its addresses are not the operator's to decide.
+   */
+  static networkOf(hostname: string): readonly string[] {
+    const host = hostname.replace(/^\[|\]$/g, '');
+    if (host === 'localhost') return ['127.0.0.0/8', '::1/128'];
+    const version = isIP(host);
+    return version === 0 ? [] : [`${host}/${version === 4 ? 32 : 128}`];
+  }
+
   /** Whether an address may be dialled. */
   permits(address: string): boolean {
     // 64-bit mapped and plain forms of an IPv4 address are the same place.
@@ -57,7 +68,7 @@ export class AddressGuard {
       }
       const permitted = addresses.filter(({ address }) => this.permits(address));
       const [first] = permitted;
-      if (first === undefined) callback(forbidden(hostname) as NodeJS.ErrnoException, '', 0);
+      if (first === undefined) callback(forbidden(hostname), '', 0);
       else if (options.all === true) callback(null, permitted);
       else callback(null, first.address, first.family);
     });

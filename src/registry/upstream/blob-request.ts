@@ -2,13 +2,7 @@ import { formatRangeHeader, parseContentRange } from '../../oci/byte-range.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { upstreamHeaders, type PullRequest } from '../pull-request.ts';
 import { SourceError, type OpenedBody, type Wanted } from '../sources/source.ts';
-import {
-  contentLengthOf,
-  discard,
-  headerOf,
-  refusalOf,
-  type Refusal,
-} from './upstream-answer.ts';
+import { contentLengthOf, discard, headerOf, refusalOf, type Refusal } from './upstream-answer.ts';
 import type { UpstreamResponse } from './upstream-client.ts';
 
 /** What an upstream says to a request for a blob. */

@@ -129,7 +129,10 @@ export class UpstreamClient {
       if (next.host !== url.host) headers = withoutCredentials(headers);
       url = next;
     }
-    throw new UpstreamFailure('redirect', `${this.host} redirects more than ${MAX_REDIRECTS} times`);
+    throw new UpstreamFailure(
+      'redirect',
+      `${this.host} redirects more than ${MAX_REDIRECTS} times`,
+    );
   }
 }
 

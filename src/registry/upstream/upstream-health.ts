@@ -123,7 +123,10 @@ export class UpstreamHealth {
       response.body.destroy();
       response.body.on('error', () => undefined);
       if (response.status >= 500) {
-        throw new UpstreamFailure('server_error', `${this.#client.host} answers ${response.status}`);
+        throw new UpstreamFailure(
+          'server_error',
+          `${this.#client.host} answers ${response.status}`,
+        );
       }
       this.recordSuccess();
       return undefined;

@@ -67,7 +67,8 @@ export class Upstream {
         const goOn = failure.isOutageSign && attempt < MAX_ATTEMPTS && !options.signal.aborted;
         if (!goOn || this.health.outage !== undefined) throw failure;
         const waitMs = startedAtMs + this.#budgets.proofGapMs - this.#now();
-        if (waitMs > 0) await sleep(waitMs, undefined, { signal: options.signal }).catch(() => undefined);
+        if (waitMs > 0)
+          await sleep(waitMs, undefined, { signal: options.signal }).catch(() => undefined);
       }
     }
   }

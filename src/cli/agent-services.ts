@@ -1,0 +1,164 @@
+import type { Registry } from 'prom-client';
+import { ServerCredentials, credentials, type ChannelCredentials } from '@grpc/grpc-js';
+import { createAgentMetrics } from '../agent/agent-metrics.ts';
+import { AgentServer } from '../agent/agent-server.ts';
+import { HeldContent } from '../agent/held-content.ts';
+import { Integrity } from '../agent/integrity.ts';
+import { LocalService } from '../agent/local-service.ts';
+import { Observations } from '../agent/observations.ts';
+import { PEER_ROLES, PeerService } from '../agent/peer-service.ts';
+import { RegistryWatch } from '../agent/registry-watch.ts';
+import type { ContentStore } from '../agent/store.ts';
+import type { Config } from '../config/schema.ts';
+import { Locator, type AskMember } from '../discovery/locate.ts';
+import { StaticMembership } from '../discovery/static-membership.ts';
+import { AgentPool } from '../rpc/agent-pool.ts';
+import {
+  mutualChannelCredentials,
+  mutualServerCredentials,
+  readIdentity,
+} from '../rpc/identity.ts';
+import { systemClock } from '../telemetry/clock.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import type { Service } from './service-group.ts';
+
+/** Calls that one connection may have under way beside its blob streams. */
+const SPARE_STREAMS = 256;
+/** Bounds on what the integrity check remembers and on connections to other nodes. */
+const MAX_INTEGRITY_RECORDS = 200_000;
+const MAX_CONNECTIONS = 512;
+
+/** The two ends of the connections between nodes. */
+export interface NodeCredentials {
+  readonly server: ServerCredentials;
+  readonly channel: ChannelCredentials;
+}
+
+/**
+ * Reads this node's identity.
+ *
+ * @throws when a file of it cannot be read
+ */
+export async function nodeCredentials(config: Config['tls']): Promise<NodeCredentials> {
+  if (config.mode === 'off') {
+    return { server: ServerCredentials.createInsecure(), channel: credentials.createInsecure() };
+  }
+  const identity = await readIdentity(config);
+  return {
+    server: mutualServerCredentials(identity),
+    channel: mutualChannelCredentials(identity),
+  };
+}
+
+/** What an agent is made of. */
+export interface AgentParts {
+  readonly store: ContentStore;
+  readonly credentials: NodeCredentials;
+  readonly metrics: Registry;
+  readonly log: Logger;
+}
+
+/** The agent as a service: listeners, lookups, background hashing. */
+export function agentService(
+  config: Pick<Config, 'node' | 'agent'>,
+  options: { readonly listen: string | undefined; readonly socket: string },
+  parts: AgentParts,
+): Service {
+  const { store, log } = parts;
+  const { limits } = config.agent;
+  const metrics = createAgentMetrics(parts.metrics);
+  const integrity = new Integrity(
+    {
+      bytesPerSecond: config.agent.integrity.bytesPerSecond,
+      sweepIntervalMs: config.agent.integrity.sweepIntervalMs,
+      maxRecords: MAX_INTEGRITY_RECORDS,
+    },
+    { store, log, clock: systemClock, onCorrupt: () => metrics.corruptBlobs.inc() },
+  );
+  const observations = new Observations({ maxNames: limits.observations });
+  const content = new HeldContent({ store, integrity, observations });
+  const pool = new AgentPool(
+    { windowBytes: limits.windowBytes, maxClients: MAX_CONNECTIONS },
+    { credentials: parts.credentials.channel },
+  );
+  const readers = { count: 0 };
+  const self = { name: config.node.name, address: '' };
+  const locator = new Locator(
+    { self, memberTimeoutMs: limits.memberTimeoutMs, maxMembersAsked: limits.maxMembersAsked },
+    {
+      membership: new StaticMembership(config.agent.members.static),
+      ask: askMember({ selfName: self.name, content, pool, readers, limits }),
+      log,
+    },
+  );
+  const watch = new RegistryWatch({
+    log,
+    kill: (pid) => process.kill(pid, 'SIGKILL'),
+    onEnded: () => metrics.registriesEnded.inc(),
+  });
+  const peerOptions = { maxReaders: limits.maxReaders, chunkBytes: limits.chunkBytes };
+  const peerParts = { content, metrics, log, readers };
+  const serverOptions = {
+    windowBytes: limits.windowBytes,
+    maxConcurrentStreams: limits.maxReaders + SPARE_STREAMS,
+  };
+  const peers = new AgentServer(serverOptions, {
+    peer: new PeerService(
+      // Without TLS there are no roles to look at; that is for one machine only.
+      {
+        ...peerOptions,
+        ...(parts.credentials.server._isSecure() ? { allowedRoles: PEER_ROLES } : {}),
+      },
+      peerParts,
+    ).implementation(),
+  });
+  const local = new AgentServer(serverOptions, {
+    peer: new PeerService(peerOptions, peerParts).implementation(),
+    local: new LocalService({ locator, observations, store, watch, log, metrics }).implementation(),
+  });
+  return {
+    name: 'agent',
+    start: async () => {
+      await local.listenUnix(options.socket);
+      log.info({ socket: options.socket }, 'agent listens for its registry');
+      if (options.listen !== undefined) {
+        const port = await peers.listen(options.listen, parts.credentials.server);
+        log.info({ address: options.listen, port }, 'agent listens for other nodes');
+      }
+      integrity.start();
+    },
+    stop: async ({ signal }) => {
+      await Promise.all([peers.close({ signal }), local.close({ signal })]);
+      pool.close();
+      await integrity.stop();
+      await store.close();
+    },
+  };
+}
+
+function askMember(parts: {
+  readonly selfName: string;
+  readonly content: HeldContent;
+  readonly pool: AgentPool;
+  readonly readers: { readonly count: number };
+  readonly limits: { readonly maxReaders: number };
+}): AskMember {
+  const { selfName, content, pool, readers, limits: bounds } = parts;
+  return async (member, key, limits) => {
+    const isSelf = member.name === selfName;
+    if ('name' in key) {
+      const tags = isSelf
+        ? await content.resolve(key.name, limits)
+        : await pool.client(member.address, member.name).resolve(key.name, limits);
+      return tags.length === 0 ? undefined : { sizeBytes: 0, verified: false, busy: false, tags };
+    }
+    if (!isSelf) {
+      const blob = await pool.client(member.address, member.name).stat(key.digest, limits);
+      return blob === undefined ? undefined : { ...blob, tags: [] };
+    }
+    const held = await content.stat(key.digest, limits);
+    if (held === undefined) return undefined;
+    const { sizeBytes, verified } = held;
+    return { sizeBytes, verified, busy: readers.count >= bounds.maxReaders, tags: [] };
+  };
+}

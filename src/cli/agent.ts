@@ -1,0 +1,33 @@
+import { ContainerdStore } from '../agent/containerd/containerd-store.ts';
+import { DirectoryStore } from '../agent/directory/directory-store.ts';
+import type { ContentStore } from '../agent/store.ts';
+import type { Config } from '../config/schema.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import { agentService, nodeCredentials } from './agent-services.ts';
+import type { RunCommand } from './command.ts';
+import { processFrame } from './process-frame.ts';
+
+/** How long other nodes' reads may take to end when this process stops, milliseconds. */
+const DRAIN_MS = 20_000;
+
+/** `salvor agent`: serves what this node's content store holds. */
+export const runAgent: RunCommand = async (config, context) => {
+  const { admin, listen, socket } = config.agent;
+  const frame = processFrame(config, { role: 'agent', admin, drainMs: DRAIN_MS }, context);
+  const { log, metrics } = frame;
+  const store = await openStore(config.agent.store, log);
+  const credentials = await nodeCredentials(config.tls);
+  const agent = agentService(config, { listen, socket }, { store, credentials, metrics, log });
+  await frame.run([agent], {
+    store: async () => (await store.ready()) || `the ${store.kind} store cannot be asked`,
+  });
+};
+
+async function openStore(config: Config['agent']['store'], log: Logger): Promise<ContentStore> {
+  if (config.kind === 'directory') return DirectoryStore.open(config.directory, { log });
+  const { socket, namespace, contentPath } = config.containerd;
+  return new ContainerdStore(
+    { socketPath: socket, namespace, ...(contentPath === '' ? {} : { contentPath }) },
+    { log },
+  );
+}

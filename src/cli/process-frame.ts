@@ -1,0 +1,74 @@
+import type { Registry } from 'prom-client';
+import type { Config } from '../config/schema.ts';
+import { AdminServer, type ReadyCheck } from '../telemetry/admin-server.ts';
+import { createLogger, type Logger } from '../telemetry/logger.ts';
+import { createMetricsRegistry } from '../telemetry/metrics.ts';
+import { startWatchdog } from '../telemetry/watchdog.ts';
+import type { CommandContext } from './command.ts';
+import { ServiceGroup, type Service } from './service-group.ts';
+
+/** What every long-running command has around its own services. */
+export interface ProcessFrame {
+  readonly log: Logger;
+  readonly metrics: Registry;
+  /**
+   * Runs the services until the signal, with the admin server and the watchdog around them.
+   *
+   * @throws the first failure of a service
+   */
+  run(services: readonly Service[], checks: Readonly<Record<string, ReadyCheck>>): Promise<void>;
+}
+
+/**
+ * @param options.admin "host:port" of the admin server; empty: none
+ * @param options.drainMs how long running work may take to end
+ */
+export function processFrame(
+  config: Pick<Config, 'log' | 'node' | 'watchdog'>,
+  options: { readonly role: string; readonly admin: string; readonly drainMs: number },
+  context: CommandContext,
+): ProcessFrame {
+  const { role } = options;
+  const log = createLogger({ level: config.log.level, fields: { role, node: config.node.name } });
+  const metrics = createMetricsRegistry({ role, version: context.version });
+  return {
+    log,
+    metrics,
+    run: async (services, checks) => {
+      const watchdog = startWatchdog(config.watchdog, log);
+      const admin = adminService(options.admin, { metrics, checks, log });
+      try {
+        await new ServiceGroup({ drainMs: options.drainMs }, { log }).run([...services, ...admin], {
+          signal: context.signal,
+          ready: () => log.info({ version: context.version }, 'ready'),
+        });
+      } finally {
+        await watchdog.stop();
+      }
+    },
+  };
+}
+
+function adminService(
+  address: string,
+  dependencies: {
+    readonly metrics: Registry;
+    readonly checks: Readonly<Record<string, ReadyCheck>>;
+    readonly log: Logger;
+  },
+): Service[] {
+  if (address === '') return [];
+  const colon = address.lastIndexOf(':');
+  const host = address.slice(0, colon).replace(/^\[|\]$/g, '');
+  const server = new AdminServer({ host, port: Number(address.slice(colon + 1)) }, dependencies);
+  return [
+    {
+      name: 'admin',
+      start: async () => {
+        const bound = await server.start();
+        dependencies.log.info({ address: bound }, 'admin server listens');
+      },
+      stop: async () => server.close(),
+    },
+  ];
+}

@@ -1,0 +1,90 @@
+import type { Registry } from 'prom-client';
+import type { Config } from '../config/schema.ts';
+import { goArchitecture } from '../oci/manifest.ts';
+import { BlobPull, type BlobKeeper } from '../registry/blob-pull.ts';
+import { ManifestCache } from '../registry/manifest-cache.ts';
+import { ManifestPull } from '../registry/manifest-pull.ts';
+import { OfflineTags } from '../registry/offline-tags.ts';
+import { PeerManifests } from '../registry/peer-manifests.ts';
+import { createRegistryMetrics } from '../registry/registry-metrics.ts';
+import { RegistryServer } from '../registry/registry-server.ts';
+import { Peers } from '../registry/sources/peers.ts';
+import { Quarantine } from '../registry/sources/quarantine.ts';
+import { TagRecorder, type ManifestKeeper } from '../registry/tag-recorder.ts';
+import { Upstreams } from '../registry/upstream/upstreams.ts';
+import type { AgentClient } from '../rpc/agent-client.ts';
+import type { AgentPool } from '../rpc/agent-pool.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import type { Service } from './service-group.ts';
+import { upstreamFactory } from './upstream-factory.ts';
+
+/** How long the upstream's consent to hand out a manifest counts, milliseconds. */
+const CONSENT_MS = 60_000;
+/** How long a node that gave wrong bytes of a blob is left out for it, milliseconds. */
+const QUARANTINE_MS = 600_000;
+const QUARANTINE_ENTRIES = 10_000;
+
+/** What a registry is joined to. */
+export interface RegistrySurroundings {
+  /** This node's own agent; without it the registry is a plain pull-through mirror. */
+  readonly agent: AgentClient | undefined;
+  readonly pool: AgentPool | undefined;
+  /** Keeps what passes, where this process is the node's only store. */
+  readonly keeper?: BlobKeeper & ManifestKeeper;
+  readonly metrics: Registry;
+  readonly log: Logger;
+}
+
+/**
+ * The registry as a service.
+ *
+ * @param options.listen "host:port"
+ * @param options.onListening told the address, when it is taken
+ */
+export function registryService(
+  config: Config['registry'],
+  options: { readonly listen: string },
+  surroundings: RegistrySurroundings,
+): Service {
+  const { agent, keeper, log } = surroundings;
+  const { budgets, limits } = config;
+  const metrics = createRegistryMetrics(surroundings.metrics);
+  const upstreams = new Upstreams(
+    { allow: config.allow, deny: config.deny },
+    { create: upstreamFactory(config, { log, metrics }) },
+  );
+  const quarantine = new Quarantine({ ttlMs: QUARANTINE_MS, maxEntries: QUARANTINE_ENTRIES });
+  const peers = new Peers({ budgets }, { agent, pool: surroundings.pool, quarantine, log });
+  const cache = new ManifestCache({ maxBytes: limits.manifestCacheBytes, consentMs: CONSENT_MS });
+  const peerManifests = new PeerManifests(
+    { maxBytes: limits.maxManifestBytes, stallMs: budgets.stallMs },
+    { peers, cache },
+  );
+  const platform = { os: 'linux', architecture: goArchitecture(process.arch) };
+  const manifests = new ManifestPull(
+    { budgets, maxBytes: limits.maxManifestBytes },
+    {
+      peers,
+      cache,
+      peerManifests,
+      offlineTags: new OfflineTags({ platform }, { peers, manifests: peerManifests }),
+      recorder: new TagRecorder({ agent, keeper, log }),
+    },
+  );
+  const blobs = new BlobPull({ budgets }, { peers, manifests: cache, keeper, log });
+  const server = new RegistryServer(
+    { limits, defaultUpstream: config.defaultUpstream },
+    { upstreams, manifests, blobs, metrics, log },
+  );
+  return {
+    name: 'registry',
+    start: async () => {
+      const address = await server.listen(options.listen);
+      log.info({ address }, 'registry listens');
+    },
+    stop: async ({ signal }) => {
+      await server.close({ signal });
+      await upstreams.close();
+    },
+  };
+}
