@@ -153,9 +153,12 @@ export class Relay {
       yield chunk;
       return;
     }
-    const ready = this.#options.sizeBytes > CHECKED_FIRST_BYTES ? this.#held : [];
-    if (ready.length > 0) this.#held = [];
-    this.#held.push(chunk);
+    if (this.#options.sizeBytes <= CHECKED_FIRST_BYTES) {
+      this.#held.push(chunk);
+      return;
+    }
+    const ready = this.#held;
+    this.#held = [chunk];
     for (const piece of ready) {
       this.#emittedBytes += piece.length;
       yield piece;
