@@ -1,0 +1,213 @@
+import type { Digest } from '../../oci/digest.ts';
+import { parseDigest } from '../../oci/digest.ts';
+import type { Info, Status } from '../../rpc/gen/containerd/services/content/v1/content_pb.ts';
+import type { Logger } from '../../telemetry/logger.ts';
+import { BlobFiles } from '../blob-files.ts';
+import { StoreUnavailableError } from '../store.ts';
+import type {
+  BlobInfo,
+  ContentStore,
+  NamedDescriptor,
+  OpenBlob,
+  StoreCallOptions,
+} from '../store.ts';
+import { isMissingBlob } from './call-failure.ts';
+import { ContainerdClient } from './containerd-client.ts';
+import { readImageRecord } from './image-record.ts';
+import { StreamedBlob } from './streamed-blob.ts';
+
+export interface ContainerdStoreOptions {
+  /** containerd's gRPC socket. */
+  readonly socketPath: string;
+  /** containerd's namespace for names; Kubernetes' is "k8s.io". */
+  readonly namespace?: string;
+  /** The directory that contains `blobs`; containerd is asked for it when left out. */
+  readonly contentPath?: string;
+  readonly callTimeoutMs?: number;
+  readonly listTimeoutMs?: number;
+}
+
+const defaultNamespace = 'k8s.io';
+const defaultCallTimeoutMs = 2000;
+const defaultListTimeoutMs = 10_000;
+
+/**
+ * The content store of a running containerd. Names come over its socket and belong to one of its
+ * namespaces. Bytes come straight from its blob files, which all namespaces share, and over the
+ * socket only where those cannot be read.
+ *
+ * While containerd is away, blobs are still served from their files; names throw a
+ * StoreUnavailableError. Once it is back everything works again by itself.
+ */
+export class ContainerdStore implements ContentStore {
+  readonly kind = 'containerd';
+  readonly #client: ContainerdClient;
+  readonly #log: Pick<Logger, 'info' | 'warn'>;
+  #files: BlobFiles | undefined;
+  #readsFiles: boolean | undefined;
+
+  constructor(
+    options: ContainerdStoreOptions,
+    dependencies: { log: Pick<Logger, 'info' | 'warn'> },
+  ) {
+    this.#log = dependencies.log;
+    this.#client = new ContainerdClient({
+      socketPath: options.socketPath,
+      namespace: options.namespace ?? defaultNamespace,
+      callTimeoutMs: options.callTimeoutMs ?? defaultCallTimeoutMs,
+      listTimeoutMs: options.listTimeoutMs ?? defaultListTimeoutMs,
+    });
+    if (options.contentPath !== undefined) this.#files = new BlobFiles(options.contentPath);
+  }
+
+  stat(digest: Digest, options: StoreCallOptions = {}): Promise<BlobInfo | undefined> {
+    return this.#eitherWay(options, {
+      files: (files) => files.stat(digest),
+      socket: async () => {
+        const info = await this.#client.info(digest, options);
+        return info === undefined ? undefined : readInfo(info);
+      },
+    });
+  }
+
+  open(digest: Digest, options: StoreCallOptions = {}): Promise<OpenBlob | undefined> {
+    return this.#eitherWay(options, {
+      files: (files) => files.open(digest),
+      socket: () => this.#openStream(digest, options),
+    });
+  }
+
+  async resolve(
+    name: string,
+    options: StoreCallOptions = {},
+  ): Promise<NamedDescriptor | undefined> {
+    const image = await this.#client.image(name, options);
+    const record = image === undefined ? undefined : readImageRecord(image);
+    if (record?.name !== name) return undefined;
+    return (await this.#isHeld(record, options)) ? record : undefined;
+  }
+
+  async *blobs(options: StoreCallOptions = {}): AsyncGenerator<BlobInfo> {
+    const files = await this.#blobFiles(options);
+    let listed = false;
+    try {
+      for await (const info of files?.list(options) ?? []) {
+        listed = true;
+        yield info;
+      }
+      if (files !== undefined) return;
+    } catch (error) {
+      // Starting again over the socket would give the same blobs twice.
+      if (listed || !(error instanceof StoreUnavailableError)) throw error;
+      this.#noteWay(false, error);
+    }
+    for await (const item of this.#client.content(options)) {
+      const info = readInfo(item);
+      if (info !== undefined) yield info;
+    }
+  }
+
+  async *names(options: StoreCallOptions = {}): AsyncGenerator<NamedDescriptor> {
+    for (const image of await this.#client.images(options)) {
+      const record = readImageRecord(image);
+      if (record !== undefined && (await this.#isHeld(record, options))) yield record;
+    }
+  }
+
+  async abortIngest(digest: Digest, options: StoreCallOptions = {}): Promise<number> {
+    let aborted = 0;
+    for (const ingest of await this.#client.ingests(options)) {
+      if (!writes(ingest, digest)) continue;
+      if (await this.#client.abortIngest(ingest.ref, options)) aborted += 1;
+    }
+    return aborted;
+  }
+
+  /** Whether containerd itself answers. */
+  async ready(): Promise<boolean> {
+    try {
+      await this.#client.version({});
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#client.close();
+  }
+
+  async #isHeld(record: NamedDescriptor, options: StoreCallOptions): Promise<boolean> {
+    const blob = await this.stat(record.digest, options);
+    return blob?.sizeBytes === record.sizeBytes;
+  }
+
+  async #openStream(digest: Digest, options: StoreCallOptions): Promise<OpenBlob | undefined> {
+    const info = await this.#client.info(digest, options);
+    const blob = info === undefined ? undefined : readInfo(info);
+    if (blob === undefined) return undefined;
+    options.signal?.throwIfAborted();
+    try {
+      return await StreamedBlob.open(blob, this.#client);
+    } catch (error) {
+      if (isMissingBlob(error)) return undefined;
+      throw error;
+    }
+  }
+
+  async #eitherWay<T>(
+    options: StoreCallOptions,
+    ways: { files: (files: BlobFiles) => Promise<T>; socket: () => Promise<T> },
+  ): Promise<T> {
+    options.signal?.throwIfAborted();
+    const files = await this.#blobFiles(options);
+    if (files === undefined) return ways.socket();
+    let problem: StoreUnavailableError;
+    try {
+      const result = await ways.files(files);
+      this.#noteWay(true);
+      return result;
+    } catch (error) {
+      if (!(error instanceof StoreUnavailableError)) throw error;
+      problem = error;
+    }
+    this.#noteWay(false, problem);
+    return ways.socket();
+  }
+
+  /** @returns undefined when containerd names no directory */
+  async #blobFiles(options: StoreCallOptions): Promise<BlobFiles | undefined> {
+    if (this.#files === undefined) {
+      const root = await this.#client.contentPath(options);
+      if (root !== undefined) this.#files = new BlobFiles(root);
+    }
+    return this.#files;
+  }
+
+  #noteWay(readsFiles: boolean, problem?: Error): void {
+    if (this.#readsFiles === readsFiles) return;
+    this.#readsFiles = readsFiles;
+    if (readsFiles) {
+      this.#log.info({}, 'Reading blobs from the files of containerd');
+    } else {
+      this.#log.warn({ err: problem }, 'Reading blobs through the socket of containerd, slowly');
+    }
+  }
+}
+
+/** Without a file there is no inode; containerd commits a blob anew whenever it is replaced. */
+function readInfo(info: Info): BlobInfo | undefined {
+  const digest = parseDigest(info.digest);
+  const sizeBytes = Number(info.size);
+  if (!digest.ok || !Number.isSafeInteger(sizeBytes) || sizeBytes < 0) return undefined;
+  const { seconds = 0n, nanos = 0 } = info.createdAt ?? {};
+  return { digest: digest.value, sizeBytes, fingerprint: `${sizeBytes}-${seconds}-${nanos}` };
+}
+
+/** Pulls call their writes "layer-sha256:…", "manifest-sha256:…", "layer-<name>@sha256:…". */
+function writes(ingest: Status, digest: Digest): boolean {
+  const { ref, expected } = ingest;
+  return (
+    [ref, expected].includes(digest) || ref.endsWith(`-${digest}`) || ref.endsWith(`@${digest}`)
+  );
+}

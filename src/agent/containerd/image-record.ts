@@ -1,0 +1,39 @@
+import type { Timestamp } from '@bufbuild/protobuf/wkt';
+
+import { parseDigest } from '../../oci/digest.ts';
+import { isImageManifestMediaType, isIndexMediaType } from '../../oci/media-type.ts';
+import { formatReference, parseReference } from '../../oci/reference.ts';
+import type { Image } from '../../rpc/gen/containerd/services/images/v1/images_pb.ts';
+import type { NamedDescriptor } from '../store.ts';
+
+/**
+ * Reads one of containerd's image records.
+ *
+ * @returns undefined when it is no "registry/repository:tag" that names a manifest or an index:
+ *   image ids, names with digests, names that people made up
+ */
+export function readImageRecord(image: Image): NamedDescriptor | undefined {
+  const { name, target } = image;
+  const reference = parseReference(name);
+  if (target === undefined || !reference.ok) return undefined;
+  const { tag, digest: pinned } = reference.value;
+  // Only a name in normal form can be asked for.
+  const isTagName =
+    tag !== undefined && pinned === undefined && formatReference(reference.value) === name;
+  const digest = parseDigest(target.digest);
+  const { mediaType } = target;
+  const isImage = isImageManifestMediaType(mediaType) || isIndexMediaType(mediaType);
+  const sizeBytes = Number(target.size);
+  if (!isTagName || !digest.ok || !isImage || !Number.isSafeInteger(sizeBytes) || sizeBytes <= 0) {
+    return undefined;
+  }
+  const recordedAtMs = milliseconds(image.updatedAt) ?? milliseconds(image.createdAt) ?? 0;
+  return { name, digest: digest.value, mediaType, sizeBytes, recordedAtMs };
+}
+
+function milliseconds(time: Timestamp | undefined): number | undefined {
+  if (time === undefined) return undefined;
+  const value = Number(time.seconds) * 1000 + Math.floor(time.nanos / 1e6);
+  // Go's zero time lies in the year 1.
+  return value > 0 && Number.isSafeInteger(value) ? value : undefined;
+}
