@@ -22,7 +22,7 @@ export interface ProgramDependencies {
 
 const exitCodes = { success: 0, failure: 1, usage: 2 };
 
-const registrySettings = ['node', 'log', 'registry', 'tls', 'watchdog'];
+const registrySettings = ['node', 'log', 'registry', 'agent.limits.windowBytes', 'tls', 'watchdog'];
 const agentSettings = ['node', 'log', 'agent', 'tls', 'watchdog'];
 const startSettings = [
   'node',
