@@ -1,3 +1,5 @@
+// tsyringe, which the certificate library stands on, wants it loaded first.
+import 'reflect-metadata';
 import { randomBytes, webcrypto } from 'node:crypto';
 import {
   AuthorityKeyIdentifierExtension,
