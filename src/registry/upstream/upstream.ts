@@ -16,6 +16,9 @@ export interface AskOptions {
 /** After this share of the time in which an outage must be answered, silence is looked into. */
 const QUIET_SHARE = 0.25;
 
+/** Timers may fire a little early; a second attempt must not come too early to count. */
+const TIMER_SLACK_MS = 10;
+
 /** How many attempts one request gets while the upstream is not known to be down. */
 const MAX_ATTEMPTS = 2;
 
@@ -66,7 +69,7 @@ export class Upstream {
         options.onTrouble?.();
         const goOn = failure.isOutageSign && attempt < MAX_ATTEMPTS && !options.signal.aborted;
         if (!goOn || this.health.outage !== undefined) throw failure;
-        const waitMs = startedAtMs + this.#budgets.proofGapMs - this.#now();
+        const waitMs = startedAtMs + this.#budgets.proofGapMs + TIMER_SLACK_MS - this.#now();
         if (waitMs > 0)
           await sleep(waitMs, undefined, { signal: options.signal }).catch(() => undefined);
       }
@@ -121,7 +124,8 @@ export class Upstream {
       this.health.recordFailure(failure, requestStartedAtMs);
       return failure;
     }
-    await sleep(Math.max(0, probeStartedAtMs + this.#budgets.proofGapMs - this.#now()));
+    const nextMs = probeStartedAtMs + this.#budgets.proofGapMs + TIMER_SLACK_MS;
+    await sleep(Math.max(0, nextMs - this.#now()));
     return this.health.probe();
   }
 
