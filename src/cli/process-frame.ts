@@ -6,6 +6,7 @@ import { createMetricsRegistry } from '../telemetry/metrics.ts';
 import { startWatchdog } from '../telemetry/watchdog.ts';
 import type { CommandContext } from './command.ts';
 import { ServiceGroup, type Service } from './service-group.ts';
+import { releaseStartupMemory } from './startup-memory.ts';
 
 /** What every long-running command has around its own services. */
 export interface ProcessFrame {
@@ -40,7 +41,10 @@ export function processFrame(
       try {
         await new ServiceGroup({ drainMs: options.drainMs }, { log }).run([...services, ...admin], {
           signal: context.signal,
-          ready: () => log.info({ version: context.version }, 'ready'),
+          ready: () => {
+            log.info({ version: context.version }, 'ready');
+            releaseStartupMemory();
+          },
         });
       } finally {
         await watchdog.stop();

@@ -293,7 +293,7 @@ const startSection = section('`salvor start`: registry and agent in one process.
 });
 
 const watchdogSection = section('Ends a process that stands still, so that pulls go elsewhere.', {
-  timeoutMs: milliseconds(10_000, 'How long the event loop may stand still. 0: no watchdog.', {
+  timeoutMs: milliseconds(5000, 'How long the event loop may stand still. 0: no watchdog.', {
     minimum: 0,
     maximum: 3_600_000,
   }),
