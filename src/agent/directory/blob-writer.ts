@@ -42,7 +42,7 @@ export interface BlobFileWriterDependencies {
   /** Whether the blob has come into the store by another way meanwhile. */
   isHeld(): Promise<boolean>;
   /** Told when the file has its final name; from then on the room is the blob's. */
-  committed(sizeBytes: number): void;
+  committed(sizeBytes: number): Promise<void>;
   /** Told once, when the writer ends in whatever way. */
   ended(): void;
 }
@@ -121,8 +121,9 @@ export class BlobFileWriter implements BlobWriter {
     this.#requireOpen();
     this.#end = this.#finish(async () => {
       await rename(temporaryPath, finalPath);
-      this.#store.committed(this.#reservedBytes);
+      const sizeBytes = this.#reservedBytes;
       this.#reservedBytes = 0;
+      await this.#store.committed(sizeBytes);
     });
     await this.#end;
   }

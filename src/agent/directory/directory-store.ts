@@ -244,6 +244,7 @@ export class DirectoryStore implements ContentStore {
         committed: (sizeBytes) => {
           this.#reservedBytes -= sizeBytes;
           this.#usage.touch(digest, sizeBytes);
+          return this.#evict();
         },
         ended: () => this.#writers.delete(writer),
       },
