@@ -57,17 +57,17 @@ export class AgentServer {
     await chmod(path, 0o660);
   }
 
-  /** Lets running calls end, for at most `drainMs`, then cuts them. */
-  async close(drainMs: number): Promise<void> {
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(() => {
-        this.#server.forceShutdown();
-        resolve();
-      }, drainMs);
-      this.#server.tryShutdown(() => {
-        clearTimeout(timer);
-        resolve();
+  /** Takes no new calls and lets running ones end; what still runs at the signal is cut. */
+  async close(options: { readonly signal: AbortSignal }): Promise<void> {
+    const cut = (): void => this.#server.forceShutdown();
+    options.signal.addEventListener('abort', cut, { once: true });
+    try {
+      await new Promise<void>((resolve) => {
+        this.#server.tryShutdown(() => resolve());
+        if (options.signal.aborted) cut();
       });
-    });
+    } finally {
+      options.signal.removeEventListener('abort', cut);
+    }
   }
 }

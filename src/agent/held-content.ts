@@ -63,7 +63,7 @@ export class HeldContent {
   async resolve(name: string, options: StoreCallOptions): Promise<TagStatement[]> {
     const observed = this.#observations.get(name);
     const record = await this.#store.resolve(name, options);
-    const statements = observed === undefined ? [] : [observed];
+    const statements: TagStatement[] = observed === undefined ? [] : [observed];
     if (record !== undefined) {
       const { digest, mediaType, sizeBytes, recordedAtMs, observedAtMs } = record;
       statements.push({

@@ -108,7 +108,10 @@ export class LocalService {
   #observe(request: ObserveRequest): unknown {
     const tag = request.tag === undefined ? undefined : tagFromMessage(request.tag);
     if (request.name === '' || tag?.observedAtMs === undefined) {
-      throw new RpcFailure(status.INVALID_ARGUMENT, 'an observation needs a name, a tag and a time');
+      throw new RpcFailure(
+        status.INVALID_ARGUMENT,
+        'an observation needs a name, a tag and a time',
+      );
     }
     this.#observations.record(request.name, { ...tag, observedAtMs: tag.observedAtMs });
     return create(ObserveResponseSchema);

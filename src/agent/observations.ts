@@ -1,16 +1,25 @@
 import { LRUCache } from 'lru-cache';
-import type { TagStatement } from '../rpc/agent-protocol.ts';
+import type { Observation, ObservationFile } from './observation-file.ts';
 
 /**
  * What the upstream confirmed about tags, as this node's registry saw it: the only honest basis
  * for answering tags when the upstream cannot be asked.
  */
 export class Observations {
-  readonly #byName: LRUCache<string, TagStatement>;
+  readonly #byName: LRUCache<string, Observation>;
+  readonly #file: Pick<ObservationFile, 'load' | 'save'> | undefined;
 
-  /** @param options.maxNames how many names are remembered; the oldest use goes first */
-  constructor(options: { readonly maxNames: number }) {
+  /**
+   * @param options.maxNames how many names are remembered; the oldest use goes first
+   * @param dependencies.file what outlives the process; without it, memory is all there is
+   */
+  constructor(
+    options: { readonly maxNames: number },
+    dependencies: { file?: Pick<ObservationFile, 'load' | 'save'> | undefined } = {},
+  ) {
     this.#byName = new LRUCache({ max: options.maxNames });
+    this.#file = dependencies.file;
+    for (const [name, tag] of this.#file?.load() ?? []) this.#byName.set(name, tag);
   }
 
   /**
@@ -18,17 +27,19 @@ export class Observations {
    *
    * @param name "registry/repository:tag"
    */
-  record(name: string, tag: TagStatement & { readonly observedAtMs: number }): void {
+  record(name: string, tag: Observation): void {
     const known = this.#byName.get(name)?.observedAtMs ?? 0;
-    if (tag.observedAtMs >= known) this.#byName.set(name, tag);
+    if (tag.observedAtMs < known) return;
+    this.#byName.set(name, tag);
+    this.#file?.save(name, tag);
   }
 
   /** @returns undefined when the upstream has never confirmed this name here */
-  get(name: string): TagStatement | undefined {
+  get(name: string): Observation | undefined {
     return this.#byName.get(name);
   }
 
-  *entries(): IterableIterator<[name: string, tag: TagStatement]> {
+  *entries(): IterableIterator<[name: string, tag: Observation]> {
     yield* this.#byName.entries();
   }
 }

@@ -14,11 +14,7 @@ export class RegistryWatch {
   readonly #kill: (pid: number) => void;
   readonly #onEnded: () => void;
 
-  constructor(dependencies: {
-    log: Logger;
-    kill: (pid: number) => void;
-    onEnded: () => void;
-  }) {
+  constructor(dependencies: { log: Logger; kill: (pid: number) => void; onEnded: () => void }) {
     this.#log = dependencies.log;
     this.#kill = dependencies.kill;
     this.#onEnded = dependencies.onEnded;

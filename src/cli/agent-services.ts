@@ -5,6 +5,7 @@ import { AgentServer } from '../agent/agent-server.ts';
 import { HeldContent } from '../agent/held-content.ts';
 import { Integrity } from '../agent/integrity.ts';
 import { LocalService } from '../agent/local-service.ts';
+import type { ObservationFile } from '../agent/observation-file.ts';
 import { Observations } from '../agent/observations.ts';
 import { PEER_ROLES, PeerService } from '../agent/peer-service.ts';
 import { RegistryWatch } from '../agent/registry-watch.ts';
@@ -54,6 +55,8 @@ export async function nodeCredentials(config: Config['tls']): Promise<NodeCreden
 export interface AgentParts {
   readonly store: ContentStore;
   readonly credentials: NodeCredentials;
+  /** Left out where the store itself keeps what the upstream confirmed. */
+  readonly observationFile?: ObservationFile;
   readonly metrics: Registry;
   readonly log: Logger;
 }
@@ -75,7 +78,11 @@ export function agentService(
     },
     { store, log, clock: systemClock, onCorrupt: () => metrics.corruptBlobs.inc() },
   );
-  const observations = new Observations({ maxNames: limits.observations });
+  const { observationFile } = parts;
+  const observations = new Observations(
+    { maxNames: limits.observations },
+    { file: observationFile },
+  );
   const content = new HeldContent({ store, integrity, observations });
   const pool = new AgentPool(
     { windowBytes: limits.windowBytes, maxClients: MAX_CONNECTIONS },
@@ -132,6 +139,7 @@ export function agentService(
       pool.close();
       await integrity.stop();
       await store.close();
+      observationFile?.close();
     },
   };
 }

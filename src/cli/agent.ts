@@ -1,5 +1,7 @@
+import { join } from 'node:path';
 import { ContainerdStore } from '../agent/containerd/containerd-store.ts';
 import { DirectoryStore } from '../agent/directory/directory-store.ts';
+import { ObservationFile } from '../agent/observation-file.ts';
 import type { ContentStore } from '../agent/store.ts';
 import type { Config } from '../config/schema.ts';
 import type { Logger } from '../telemetry/logger.ts';
@@ -17,7 +19,15 @@ export const runAgent: RunCommand = async (config, context) => {
   const { log, metrics } = frame;
   const store = await openStore(config.agent.store, log);
   const credentials = await nodeCredentials(config.tls);
-  const agent = agentService(config, { listen, socket }, { store, credentials, metrics, log });
+  const observationFile = new ObservationFile(
+    {
+      path: join(config.node.stateDirectory, 'observations.db'),
+      maxNames: config.agent.limits.observations,
+    },
+    { log },
+  );
+  const parts = { store, credentials, observationFile, metrics, log };
+  const agent = agentService(config, { listen, socket }, parts);
   await frame.run([agent], {
     store: async () => (await store.ready()) || `the ${store.kind} store cannot be asked`,
   });
