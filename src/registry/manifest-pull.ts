@@ -122,7 +122,7 @@ export class ManifestPull {
       return await this.#upstreamAnswer(request, answer, missing);
     } catch (error) {
       const failure = UpstreamFailure.from(error, upstream.name);
-      const isProven = upstream.health.outage !== undefined || failure.kind === 'rate_limited';
+      const isProven = failure.isProven || failure.kind === 'rate_limited';
       if (!isProven) return unavailableAnswer(missing, failure, undefined);
       offline ??= await this.#offline(request, startSearch());
       if ('answer' in offline) return offline.answer;

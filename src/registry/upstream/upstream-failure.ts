@@ -13,6 +13,8 @@ export type UpstreamFailureKind =
   | 'redirect'
   | 'cut'
   | 'bad_answer'
+  | 'token_service'
+  | 'circuit_open'
   | 'cancelled';
 
 /** The upstream could not be asked, or answered with nothing that helps. */
@@ -23,21 +25,42 @@ export class UpstreamFailure extends Error {
   readonly status: number | undefined;
   /** The upstream's Retry-After, verbatim. */
   readonly retryAfter: string | undefined;
+  /** "host:port" that failed, where that is known: the registry itself, or where it redirects. */
+  readonly origin: string | undefined;
+  /**
+   * The upstream is proven not to answer this request: two failures on separate connections, some
+   * time apart, and nobody else got an answer from it meanwhile.
+   */
+  readonly isProven: boolean;
 
   constructor(
     kind: UpstreamFailureKind,
     message: string,
-    options: ErrorOptions & { readonly status?: number; readonly retryAfter?: string } = {},
+    options: ErrorOptions & {
+      readonly status?: number | undefined;
+      readonly retryAfter?: string | undefined;
+      readonly origin?: string | undefined;
+      readonly isProven?: boolean;
+    } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.kind = kind;
     this.status = options.status;
     this.retryAfter = options.retryAfter;
+    this.origin = options.origin;
+    this.isProven = options.isProven ?? false;
   }
 
   /** Whether it says something about the upstream being down, rather than about one request. */
   get isOutageSign(): boolean {
     return OUTAGE_SIGNS.has(this.kind);
+  }
+
+  /** The same failure, as the proof that it has become. */
+  proven(): UpstreamFailure {
+    const { cause, status, retryAfter, origin } = this;
+    const options = { cause, status, retryAfter, origin, isProven: true };
+    return new UpstreamFailure(this.kind, this.message, options);
   }
 
   /**
@@ -51,7 +74,7 @@ export class UpstreamFailure extends Error {
     const kind = name === 'AbortError' ? 'cancelled' : kindOf(error, code ?? '');
     const reason = REASONS[kind] ?? (error instanceof Error ? error.message : String(error));
     const suffix = code === undefined ? '' : ` (${code})`;
-    return new UpstreamFailure(kind, `${host} ${reason}${suffix}`, { cause: error });
+    return new UpstreamFailure(kind, `${host} ${reason}${suffix}`, { cause: error, origin: host });
   }
 }
 

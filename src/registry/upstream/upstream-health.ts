@@ -17,6 +17,9 @@ export interface UpstreamHealthOptions {
   readonly probeTimeoutMs: number;
 }
 
+/** Failures further apart than this are not one outage, milliseconds. */
+const PROOF_AGE_MS = 30_000;
+
 interface Failure {
   readonly startedAtMs: number;
   readonly failure: UpstreamFailure;
@@ -78,16 +81,7 @@ export class UpstreamHealth {
    * @param startedAtMs when the attempt began, milliseconds since the epoch
    */
   recordFailure(failure: UpstreamFailure, startedAtMs: number): void {
-    if (!failure.isOutageSign || this.#outage !== undefined) return;
-    const first = (this.#firstFailure ??= { startedAtMs, failure });
-    if (Math.abs(startedAtMs - first.startedAtMs) < this.#options.proofGapMs) return;
-    this.#outage = { sinceMs: Math.min(first.startedAtMs, startedAtMs), cause: failure };
-    this.#log.warn(
-      { upstream: this.#client.host, cause: failure.kind, reason: failure.message },
-      'upstream outage begins',
-    );
-    this.#onChange(this.#outage);
-    this.#scheduleProbe();
+    this.#weigh(failure, startedAtMs, { isLook: false });
   }
 
   /**
@@ -107,6 +101,34 @@ export class UpstreamHealth {
   close(): void {
     clearTimeout(this.#probeTimer);
     this.#stop.abort();
+  }
+
+  #weigh(
+    failure: UpstreamFailure,
+    startedAtMs: number,
+    { isLook }: { readonly isLook: boolean },
+  ): void {
+    if (!failure.isOutageSign || this.#outage !== undefined) return;
+    const first = this.#firstFailure;
+    const distanceMs = Math.abs(startedAtMs - (first?.startedAtMs ?? startedAtMs));
+    // Two failures with hours between them and no word in either direction prove nothing.
+    if (first === undefined || distanceMs > PROOF_AGE_MS) {
+      this.#firstFailure = { startedAtMs, failure };
+      return;
+    }
+    if (distanceMs < this.#options.proofGapMs) return;
+    // An error status may concern one repository alone; the registry itself has to be asked.
+    if (failure.kind === 'server_error' && !isLook) {
+      void this.probe();
+      return;
+    }
+    this.#outage = { sinceMs: Math.min(first.startedAtMs, startedAtMs), cause: failure };
+    this.#log.warn(
+      { upstream: this.#client.host, cause: failure.kind, reason: failure.message },
+      'upstream outage begins',
+    );
+    this.#onChange(this.#outage);
+    this.#scheduleProbe();
   }
 
   async #probeOnce(): Promise<UpstreamFailure | undefined> {
@@ -132,7 +154,7 @@ export class UpstreamHealth {
       return undefined;
     } catch (error) {
       const failure = UpstreamFailure.from(error, this.#client.host);
-      this.recordFailure(failure, startedAtMs);
+      this.#weigh(failure, startedAtMs, { isLook: true });
       return failure;
     }
   }

@@ -36,6 +36,8 @@ export class Upstream {
   readonly #client: UpstreamClient;
   readonly #budgets: Budgets;
   readonly #now: () => number;
+  /** When it last answered a request for content; looks at whether it is alive do not count. */
+  #lastAnswerAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(
     options: {
@@ -60,6 +62,7 @@ export class Upstream {
    * @throws UpstreamFailure
    */
   async ask(request: AskRequest, options: AskOptions): Promise<UpstreamResponse> {
+    const firstAtMs = this.#now();
     for (let attempt = 1; ; attempt += 1) {
       const startedAtMs = this.#now();
       try {
@@ -67,8 +70,11 @@ export class Upstream {
       } catch (error) {
         const failure = UpstreamFailure.from(error, this.#client.host);
         options.onTrouble?.();
-        const goOn = failure.isOutageSign && attempt < MAX_ATTEMPTS && !options.signal.aborted;
-        if (!goOn || this.health.outage !== undefined) throw failure;
+        if (!failure.isOutageSign || options.signal.aborted) throw failure;
+        if (this.health.outage !== undefined) throw failure.proven();
+        if (attempt === MAX_ATTEMPTS) {
+          throw this.#lastAnswerAtMs < firstAtMs ? failure.proven() : failure;
+        }
         const waitMs = startedAtMs + this.#budgets.proofGapMs + TIMER_SLACK_MS - this.#now();
         if (waitMs > 0)
           await sleep(waitMs, undefined, { signal: options.signal }).catch(() => undefined);
@@ -134,7 +140,10 @@ export class Upstream {
     try {
       const response = await this.#client.send(request);
       const failure = failureOf(response, this.#client.host);
-      if (failure === undefined || !failure.isOutageSign) this.health.recordSuccess();
+      if (failure === undefined || !failure.isOutageSign) {
+        this.#lastAnswerAtMs = this.#now();
+        this.health.recordSuccess();
+      }
       if (failure === undefined) return response;
       response.body.on('error', () => undefined);
       response.body.destroy();
