@@ -26,7 +26,7 @@ import {
 } from './content-store.contract.ts';
 import type { StoreHarness } from './content-store.contract.ts';
 
-/** No socket needed a file so far; whoever reads it here goes to the socket for everything. */
+/** As if containerd's directory were not mounted: only the socket is left. */
 const unreadablePath = '/proc/self/no-such-directory';
 const startTimeoutMs = 60_000;
 const garbageName = 'registry.test/garbage:1';
@@ -80,25 +80,25 @@ function harnessOf(store: ContainerdStore, namespace = 'k8s.io'): StoreHarness {
     removeBlob: (digest) => removeBlob(filler, digest),
     addName: (name, { digest, mediaType, sizeBytes: size }) =>
       filler.addImage(name, { digest, mediaType, size }),
-    async addOddRecords(digest) {
-      const suffix = randomBytes(4).toString('hex');
-      const mediaType = MEDIA_TYPE.ociIndex;
-      const target = { digest, mediaType, size: 10 };
-      const odd = [
+    async addOddRecords({ digest, mediaType, sizeBytes: size }) {
+      const target = { digest, mediaType, size };
+      const names = [
         digestOf(randomBytes(8)),
-        `registry.test/odd-${suffix}@${digest}`,
-        `registry.test/odd-${suffix}:1@${digest}`,
-        `import-${suffix}`,
-        `no tag ${suffix} / at all`,
-        `docker.io/short-${suffix}:1`,
-        `registry.test/UPPER-${suffix}:1`,
-        `registry.test/${'long'.repeat(300)}${suffix}:1`,
+        `registry.test/odd@${digest}`,
+        `registry.test/odd:1@${digest}`,
+        'import-2026-01-01',
+        'no tag / at all',
+        'registry.test/untagged',
+        'docker.io/short:1',
+        'registry.test/UPPER:1',
+        `registry.test/${'long'.repeat(300)}:1`,
       ];
-      for (const name of odd) await filler.addImage(name, target);
+      for (const name of names) await filler.addImage(name, target);
       const config = { ...target, mediaType: MEDIA_TYPE.ociConfig };
-      await filler.addImage(`registry.test/odd-${suffix}:config`, config);
-      const md5 = { ...target, digest: 'sha384:' + 'a'.repeat(96) };
-      await filler.addImage(`registry.test/odd-${suffix}:algorithm`, md5);
+      await filler.addImage('registry.test/odd:config', config);
+      const unknown = { ...target, digest: `sha384:${'a'.repeat(96)}` };
+      await filler.addImage('registry.test/odd:algorithm', unknown);
+      return [...names, 'registry.test/odd:config', 'registry.test/odd:algorithm'];
     },
     async beginWrite(digest, data) {
       writes += 1;

@@ -32,8 +32,10 @@ contentStoreContract('DirectoryStore', {
         await writeFile(join(path, 'blobs', 'sha256', 'README'), 'hello');
         await mkdir(join(path, 'blobs', 'sha256', 'f'.repeat(64)));
         await symlink('nowhere', join(path, 'blobs', 'sha256', 'e'.repeat(64)));
-        const other = { mediaType: 'text/plain', digest: target, sizeBytes: 1, observedAtMs: 0 };
-        await expect(store.tag(`registry.test/a@${target}`, other)).rejects.toThrow(/^Cannot tag/);
+        const name = `registry.test/a@${target.digest}`;
+        const observation = { ...target, observedAtMs: 0 };
+        await expect(store.tag(name, observation)).rejects.toThrow(/^Cannot tag/);
+        return [name];
       },
       async beginWrite(digest, bytes) {
         const writer = await store.createWriter(digest);

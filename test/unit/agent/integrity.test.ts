@@ -226,6 +226,21 @@ describe('Integrity.request', () => {
     expect(store.opened).toEqual([last, swept[0], swept[1]]);
   });
 
+  it('is served whatever is going on when it comes', async () => {
+    for (let turns = 0; turns < 60; turns += 1) {
+      store = new MemoryStore();
+      clock = new FakeClock();
+      const integrity = create();
+      integrity.start();
+      for (let turn = 0; turn < turns; turn += 1) await Promise.resolve();
+      const digest = add();
+      integrity.request(digest);
+      await clock.untilSleeping();
+      expect(await state(integrity, digest)).toBe('verified');
+      await integrity.stop();
+    }
+  });
+
   it('passes over what is not there', async () => {
     const integrity = create();
     integrity.start();
