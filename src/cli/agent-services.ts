@@ -11,6 +11,7 @@ import { PEER_ROLES, PeerService } from '../agent/peer-service.ts';
 import { RegistryWatch } from '../agent/registry-watch.ts';
 import type { ContentStore } from '../agent/store.ts';
 import type { Config } from '../config/schema.ts';
+import type { Digest } from '../oci/digest.ts';
 import { Locator, type AskMember } from '../discovery/locate.ts';
 import { StaticMembership } from '../discovery/static-membership.ts';
 import { AgentPool } from '../rpc/agent-pool.ts';
@@ -57,6 +58,8 @@ export interface AgentParts {
   readonly credentials: NodeCredentials;
   /** Left out where the store itself keeps what the upstream confirmed. */
   readonly observationFile?: ObservationFile;
+  /** Told when bytes of this node were found to be wrong. */
+  readonly onCorrupt?: (digest: Digest) => void;
   readonly metrics: Registry;
   readonly log: Logger;
 }
@@ -76,7 +79,15 @@ export function agentService(
       sweepIntervalMs: config.agent.integrity.sweepIntervalMs,
       maxRecords: MAX_INTEGRITY_RECORDS,
     },
-    { store, log, clock: systemClock, onCorrupt: () => metrics.corruptBlobs.inc() },
+    {
+      store,
+      log,
+      clock: systemClock,
+      onCorrupt: ({ digest }) => {
+        metrics.corruptBlobs.inc();
+        parts.onCorrupt?.(digest);
+      },
+    },
   );
   const { observationFile } = parts;
   const observations = new Observations(

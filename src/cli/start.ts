@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { credentials } from '@grpc/grpc-js';
 import { DirectoryStore } from '../agent/directory/directory-store.ts';
+import type { Digest } from '../oci/digest.ts';
 import { AgentClient } from '../rpc/agent-client.ts';
 import { agentService, nodeCredentials } from './agent-services.ts';
 import type { RunCommand } from './command.ts';
@@ -34,7 +35,16 @@ export const runStart: RunCommand = async (config, context) => {
     },
     { credentials: credentials.createInsecure() },
   );
-  const parts = { store, credentials: await nodeCredentials({ ...config.tls, mode: 'off' }) };
+  const parts = {
+    store,
+    credentials: await nodeCredentials({ ...config.tls, mode: 'off' }),
+    // A copy of one's own that is wrong only stands in the way of a right one.
+    onCorrupt: (digest: Digest): void => {
+      store.remove(digest).catch((error: unknown) => {
+        log.warn({ digest, err: error }, 'cannot remove a corrupt blob');
+      });
+    },
+  };
   const connection: Service = {
     name: 'agent connection',
     start: async () => undefined,

@@ -1,10 +1,14 @@
 import type { Config, UpstreamConfig } from '../config/schema.ts';
 import { AddressGuard } from '../registry/upstream/address-guard.ts';
 import type { RegistryMetrics } from '../registry/registry-metrics.ts';
+import { TokenServices } from '../registry/upstream/token-service.ts';
 import { UpstreamClient } from '../registry/upstream/upstream-client.ts';
 import { UpstreamHealth } from '../registry/upstream/upstream-health.ts';
 import { Upstream } from '../registry/upstream/upstream.ts';
 import type { Logger } from '../telemetry/logger.ts';
+
+/** How long a token service that answered is taken to be alive, milliseconds. */
+const TOKEN_SERVICE_ALIVE_MS = 10_000;
 
 /**
  * Makes upstreams by name, as the configuration describes them; one that it does not mention is
@@ -24,6 +28,7 @@ export function upstreamFactory(
         url,
         connections: limits.upstreamConnections,
         connectMs: budgets.connectMs,
+        redirectRetryMs: budgets.probeIntervalMs,
         ...given('ca', settings?.ca),
         ...given('clientCertificate', settings?.clientCertificate),
         ...given('clientKey', settings?.clientKey),
@@ -43,7 +48,16 @@ export function upstreamFactory(
       },
     );
     const peers = settings?.peers ?? 'fallback';
-    return new Upstream({ name, peers, budgets }, { client, health });
+    const tokenServices = new TokenServices(
+      {
+        probeTimeoutMs: budgets.outageAnswerMs / 4,
+        proofGapMs: budgets.proofGapMs,
+        aliveMs: TOKEN_SERVICE_ALIVE_MS,
+        downMs: budgets.probeIntervalMs,
+      },
+      { client },
+    );
+    return new Upstream({ name, peers, budgets }, { client, health, tokenServices });
   };
 }
 

@@ -38,7 +38,7 @@ const upstreamSection = section('One upstream registry.', {
   ca: text({
     default: '',
     format: 'absolutePath',
-    description: 'PEM file of the authorities to trust for it, instead of the usual ones.',
+    description: 'PEM file of authorities to trust for it, beside the usual ones.',
   }),
   clientCertificate: text({
     default: '',

@@ -56,7 +56,7 @@ export class BlobFetch {
     const { upstream, signal } = this.#request;
     return hedge<UpstreamBlob, OpenedBody>({
       signal,
-      first: firstToAsk(upstream),
+      first: upstream.isBlobOriginDown ? 'peers' : firstToAsk(upstream),
       hedgeMs: this.#budgets.hedgeMs,
       upstream: (stop, trouble) => this.#openUpstream(wanted, stop, trouble),
       peers: (stop) => this.openPeer(wanted, { hashed, signal: stop }),
@@ -73,7 +73,7 @@ export class BlobFetch {
     this.#excluded.add(failed.source);
     if (error.outcome === 'wrong_bytes') this.reportWrongBytes();
     else if (failed.source === 'upstream') {
-      upstream.health.recordFailure(new UpstreamFailure('cut', error.message), Date.now());
+      upstream.recordBodyFailure(new UpstreamFailure('cut', error.message), failed.origin ?? '');
     }
     if (signal.aborted) return undefined;
     const wanted = { start: needed.start };

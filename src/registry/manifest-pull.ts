@@ -15,6 +15,7 @@ import { credentialsFingerprint, upstreamHeaders, type PullRequest } from './pul
 import { SingleFlight } from './single-flight.ts';
 import type { HolderSearch } from './sources/holder-search.ts';
 import type { Peers } from './sources/peers.ts';
+import { SourceError } from './sources/source.ts';
 import type { TagRecorder } from './tag-recorder.ts';
 import { missingAnswer, refusalAnswer, unavailableAnswer, type Missing } from './unavailable.ts';
 import {
@@ -117,8 +118,13 @@ export class ManifestPull {
         offline = await this.#offline(request, startSearch());
         if ('answer' in offline) return offline.answer;
       }
-      const answer = await this.#ask(request, { tag }, signal, startSearch);
-      if (answer.kind === 'manifest') this.#recorder.observe(name, answer);
+      const answer = await this.#askForTag(request, tag, startSearch);
+      if (answer.kind === 'manifest') {
+        this.#recorder.observe(name, answer);
+        // The upstream says what the tag names, but cannot give it: anybody may.
+        const isBroken = request.method === 'GET' && answer.bytes === undefined;
+        if (isBroken) return await this.#byDigest(request, answer.digest, missing);
+      }
       return await this.#upstreamAnswer(request, answer, missing);
     } catch (error) {
       const failure = UpstreamFailure.from(error, upstream.name);
@@ -134,6 +140,20 @@ export class ManifestPull {
     } finally {
       clearTimeout(timer);
       search?.cancel();
+    }
+  }
+
+  async #askForTag(
+    request: PullRequest,
+    tag: string,
+    onTrouble: () => void,
+  ): Promise<UpstreamManifestAnswer> {
+    const { signal } = request;
+    try {
+      return await this.#ask(request, { tag }, signal, onTrouble);
+    } catch (error) {
+      if (!(error instanceof SourceError) || request.method === 'HEAD') throw error;
+      return this.#ask({ ...request, method: 'HEAD' }, { tag }, signal, onTrouble);
     }
   }
 

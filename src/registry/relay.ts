@@ -29,7 +29,7 @@ export interface RelayOptions {
   readonly sizeBytes: number;
   /** A body without progress changes its source after this many milliseconds. */
   readonly stallMs: number;
-  /** How many times the source may change without a byte of progress. */
+  /** How many times the source may change without a byte of progress, or after wrong bytes. */
   readonly maxIdleSwitches: number;
 }
 
@@ -46,7 +46,7 @@ export class WrongBytesError extends Error {
 export class Relay {
   readonly #options: RelayOptions;
   readonly #nextSource: NextSource;
-  readonly #tap: BlobTap | undefined;
+  #tap: BlobTap | undefined;
   readonly #whole: boolean;
   readonly #used: string[] = [];
   #verifier: DigestVerifier | undefined;
@@ -56,6 +56,7 @@ export class Relay {
   /** Bytes that wait for the verdict on the whole. */
   #held: Buffer[] = [];
   #emittedBytes = 0;
+  #hasStarted = false;
 
   constructor(
     options: RelayOptions,
@@ -84,6 +85,8 @@ export class Relay {
   /** Stops whatever source is running. */
   cancel(): void {
     this.#body.cancel();
+    // Chunks that nobody has begun to read clean nothing up.
+    if (!this.#hasStarted) void this.#dropTap();
   }
 
   /**
@@ -94,6 +97,8 @@ export class Relay {
    */
   async *chunks(): AsyncGenerator<Buffer> {
     let idleSwitches = 0;
+    let wrongRounds = 0;
+    this.#hasStarted = true;
     try {
       for (;;) {
         const before = this.#position;
@@ -105,14 +110,21 @@ export class Relay {
           if (!(error instanceof SourceError)) throw error;
           this.#body.cancel();
           idleSwitches = this.#position > before ? 0 : idleSwitches + 1;
-          await this.#switch(error, idleSwitches);
+          if (error.outcome === 'wrong_bytes') wrongRounds += 1;
+          await this.#switch(error, Math.max(idleSwitches, wrongRounds));
         }
       }
     } finally {
       this.#body.cancel();
       // After a commit this does nothing.
-      await this.#tap?.abort();
+      await this.#dropTap();
     }
+  }
+
+  async #dropTap(): Promise<void> {
+    const tap = this.#tap;
+    this.#tap = undefined;
+    await tap?.abort();
   }
 
   /** Passes on what the current source gives, to the end of the window. */
@@ -125,11 +137,15 @@ export class Relay {
     if (this.#used.at(-1) !== body.source) this.#used.push(body.source);
     const hashesPrefix = this.#verifier !== undefined && !this.#whole;
     const lastNeeded = hashesPrefix ? this.#options.sizeBytes - 1 : window.end;
+    if (hashesPrefix && body.stretch.start > 0) {
+      throw new SourceError('wrong_range', `${body.source} leaves out bytes that must be hashed`);
+    }
     let at = body.stretch.start;
     if (at > lastNeeded) return;
     for await (const chunk of withStallGuard(body, stallMs)) {
       const end = at + chunk.length;
-      if (end > lastNeeded + 1) {
+      // A source that cannot do ranges sends more than the window, but never more than the blob.
+      if (end > Math.max(lastNeeded, body.stretch.end) + 1) {
         throw new SourceError('too_long', `${body.source} sends more bytes than the blob has`);
       }
       const fresh = at >= this.#position ? chunk : chunk.subarray(this.#position - at);
@@ -171,7 +187,8 @@ export class Relay {
       this.#held = [];
       const message = `${this.#options.digest} came wrong from ${this.#used.join(', ')}`;
       if (this.#emittedBytes > 0) throw new WrongBytesError(message);
-      await this.#tap?.abort();
+      // A tap cannot begin again: this blob's copy is given up, the blob itself is not.
+      await this.#dropTap();
       this.#position = this.#options.window.start;
       throw new SourceError('wrong_bytes', message);
     }

@@ -14,6 +14,8 @@ export type Wanted =
 export interface OpenedBody {
   /** "upstream" or "node/<name>". */
   readonly source: string;
+  /** "host:port" that sends it, where that may be another than the upstream's own. */
+  readonly origin?: string;
   /** Of the whole blob. */
   readonly sizeBytes: number;
   /** What the chunks cover; it may begin before what was wanted, never behind. */

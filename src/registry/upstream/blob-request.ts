@@ -56,6 +56,7 @@ function bodyOf(response: UpstreamResponse, wanted: Wanted): OpenedBody {
     response.status === 206 ? partOf(response, wanted) : wholeOf(response);
   return {
     source: 'upstream',
+    origin: response.host,
     sizeBytes,
     stretch: { start, end },
     trusted: true,

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { getCACertificates } from 'node:tls';
 import { EnvHttpProxyAgent, type Dispatcher } from 'undici';
 import type { AddressGuard } from './address-guard.ts';
+import { OriginBreakers } from './origin-breakers.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
 
 const MAX_REDIRECTS = 5;
@@ -37,6 +38,8 @@ export interface UpstreamClientOptions {
   readonly clientKey?: string;
   readonly connections: number;
   readonly connectMs: number;
+  /** How long a redirect's target that failed twice is left alone, milliseconds. */
+  readonly redirectRetryMs: number;
 }
 
 /**
@@ -48,6 +51,9 @@ export class UpstreamClient {
   readonly #guard: AddressGuard;
   readonly #pooled: EnvHttpProxyAgent;
   readonly #fresh: EnvHttpProxyAgent;
+  readonly #breakers: OriginBreakers;
+  /** Where the upstream sent a request last. */
+  #redirectTarget: string | undefined;
 
   /**
    * @throws when a certificate file cannot be read
@@ -55,6 +61,7 @@ export class UpstreamClient {
   constructor(options: UpstreamClientOptions, dependencies: { guard: AddressGuard }) {
     this.#base = new URL(options.url);
     this.#guard = dependencies.guard;
+    this.#breakers = new OriginBreakers({ retryAfterMs: options.redirectRetryMs });
     const tls = tlsOptions(options);
     const connect = { ...tls, timeout: options.connectMs, lookup: this.#guard.lookup };
     // requestTls: the same authorities where a proxy stands between.
@@ -96,9 +103,75 @@ export class UpstreamClient {
     }
   }
 
+  /**
+   * Looks whether something answers at a URL that the upstream has named, a token service.
+   *
+   * @returns the status of its answer
+   * @throws UpstreamFailure when there is none
+   */
+  async look(url: URL, options: { readonly timeoutMs: number }): Promise<number> {
+    try {
+      this.#guard.checkHost(url.hostname);
+      const response = await this.#fresh.request({
+        origin: url.origin,
+        path: url.pathname + url.search,
+        method: 'GET',
+        signal: AbortSignal.timeout(options.timeoutMs),
+        reset: true,
+      });
+      response.body.on('error', () => undefined);
+      response.body.destroy();
+      return response.statusCode;
+    } catch (error) {
+      if ((error as { name?: string }).name !== 'TimeoutError') {
+        throw UpstreamFailure.from(error, url.host);
+      }
+      throw new UpstreamFailure('timeout', `${url.host} gave no answer in time`, { cause: error });
+    }
+  }
+
+  /** Counts a body that broke off against the place it came from. */
+  async recordBodyFailure(failure: UpstreamFailure, origin: string): Promise<void> {
+    if (origin !== this.host) await this.#breakers.recordFailure(failure, origin);
+  }
+
+  /** Whether the place that blobs came from last is being left alone. */
+  get isRedirectTargetDown(): boolean {
+    return this.#redirectTarget !== undefined && this.#breakers.isOpen(this.#redirectTarget);
+  }
+
   /** Closes idle connections and cuts the others. */
   async close(): Promise<void> {
     await Promise.all([this.#pooled.destroy(), this.#fresh.destroy()]);
+  }
+
+  async #request(url: URL, request: UpstreamRequest): Promise<Dispatcher.ResponseData> {
+    const dispatcher = request.fresh === true ? this.#fresh : this.#pooled;
+    return dispatcher.request({
+      origin: url.origin,
+      path: url.pathname + url.search,
+      method: request.method,
+      headers: { ...request.headers, 'accept-encoding': 'identity' },
+      signal: request.signal,
+      reset: request.fresh === true,
+    });
+  }
+
+  /** Where the upstream redirects to: its failures are its own, not the upstream's. */
+  async #requestElsewhere(url: URL, request: UpstreamRequest): Promise<Dispatcher.ResponseData> {
+    return this.#breakers.run(url.host, async () => {
+      const response = await this.#request(url, request).catch((error: unknown) => {
+        throw UpstreamFailure.from(error, url.host);
+      });
+      if (response.statusCode < 500) return response;
+      response.body.on('error', () => undefined);
+      response.body.destroy();
+      const message = `${url.host} answers ${response.statusCode}`;
+      throw new UpstreamFailure('server_error', message, {
+        status: response.statusCode,
+        origin: url.host,
+      });
+    });
   }
 
   async #follow(request: UpstreamRequest, signal: AbortSignal): Promise<UpstreamResponse> {
@@ -106,15 +179,10 @@ export class UpstreamClient {
     let headers = request.headers;
     for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
       this.#guard.checkHost(url.hostname);
-      const dispatcher = request.fresh === true ? this.#fresh : this.#pooled;
-      const { statusCode, ...response } = await dispatcher.request({
-        origin: url.origin,
-        path: url.pathname + url.search,
-        method: request.method,
-        headers: { ...headers, 'accept-encoding': 'identity' },
-        signal,
-        reset: request.fresh === true,
-      });
+      const { statusCode, ...response } =
+        hop === 0
+          ? await this.#request(url, { ...request, headers, signal })
+          : await this.#requestElsewhere(url, { ...request, headers, signal });
       const location = response.headers['location'];
       if (!isRedirect(statusCode) || typeof location !== 'string') {
         return {
@@ -128,6 +196,7 @@ export class UpstreamClient {
       const next = redirectTarget(url, location);
       if (next.host !== url.host) headers = withoutCredentials(headers);
       url = next;
+      this.#redirectTarget = url.host;
     }
     throw new UpstreamFailure(
       'redirect',

@@ -1,4 +1,5 @@
 import { errors } from 'undici';
+import { SourceError } from '../sources/source.ts';
 
 /** The ways in which an upstream gives no usable answer. */
 export type UpstreamFailureKind =
@@ -70,6 +71,9 @@ export class UpstreamFailure extends Error {
    */
   static from(error: unknown, host: string): UpstreamFailure {
     if (error instanceof UpstreamFailure) return error;
+    if (error instanceof SourceError) {
+      return new UpstreamFailure('bad_answer', error.message, { cause: error, origin: host });
+    }
     const { code, name } = error as { code?: string; name?: string };
     const kind = name === 'AbortError' ? 'cancelled' : kindOf(error, code ?? '');
     const reason = REASONS[kind] ?? (error instanceof Error ? error.message : String(error));

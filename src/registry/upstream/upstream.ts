@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Budgets } from '../budgets.ts';
+import type { TokenServices } from './token-service.ts';
 import type { UpstreamClient, UpstreamRequest, UpstreamResponse } from './upstream-client.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
 import type { UpstreamHealth } from './upstream-health.ts';
@@ -34,6 +35,7 @@ export class Upstream {
   readonly peers: 'fallback' | 'prefer';
   readonly health: UpstreamHealth;
   readonly #client: UpstreamClient;
+  readonly #tokenServices: Pick<TokenServices, 'check'>;
   readonly #budgets: Budgets;
   readonly #now: () => number;
   /** When it last answered a request for content; looks at whether it is alive do not count. */
@@ -45,13 +47,19 @@ export class Upstream {
       readonly peers: 'fallback' | 'prefer';
       readonly budgets: Budgets;
     },
-    dependencies: { client: UpstreamClient; health: UpstreamHealth; now?: () => number },
+    dependencies: {
+      client: UpstreamClient;
+      health: UpstreamHealth;
+      tokenServices: Pick<TokenServices, 'check'>;
+      now?: () => number;
+    },
   ) {
     this.name = options.name;
     this.peers = options.peers;
     this.#budgets = options.budgets;
     this.#client = dependencies.client;
     this.health = dependencies.health;
+    this.#tokenServices = dependencies.tokenServices;
     this.#now = dependencies.now ?? Date.now;
   }
 
@@ -80,6 +88,17 @@ export class Upstream {
           await sleep(waitMs, undefined, { signal: options.signal }).catch(() => undefined);
       }
     }
+  }
+
+  /** A body from this origin broke off in the middle. */
+  recordBodyFailure(failure: UpstreamFailure, origin: string): void {
+    if (origin === this.#client.host) this.health.recordFailure(failure, this.#now());
+    else void this.#client.recordBodyFailure(failure, origin);
+  }
+
+  /** Whether blobs would have to come from a place that has just failed. */
+  get isBlobOriginDown(): boolean {
+    return this.#client.isRedirectTargetDown;
   }
 
   /** Closes what is open. */
@@ -139,8 +158,9 @@ export class Upstream {
     const startedAtMs = this.#now();
     try {
       const response = await this.#client.send(request);
-      const failure = failureOf(response, this.#client.host);
-      if (failure === undefined || !failure.isOutageSign) {
+      const failure =
+        failureOf(response, this.#client.host) ?? (await this.#challengeFailure(request, response));
+      if (!failure?.isOutageSign) {
         this.#lastAnswerAtMs = this.#now();
         this.health.recordSuccess();
       }
@@ -150,9 +170,19 @@ export class Upstream {
       throw failure;
     } catch (error) {
       const failure = UpstreamFailure.from(error, this.#client.host);
-      if (!request.signal.aborted) this.health.recordFailure(failure, startedAtMs);
+      const isItsOwn = failure.origin === undefined || failure.origin === this.#client.host;
+      if (!request.signal.aborted && isItsOwn) this.health.recordFailure(failure, startedAtMs);
       throw failure;
     }
+  }
+
+  /** A challenge is worth passing on only if somebody hands out tokens. */
+  async #challengeFailure(
+    request: UpstreamRequest,
+    response: UpstreamResponse,
+  ): Promise<UpstreamFailure | undefined> {
+    if (response.status !== 401 || 'authorization' in request.headers) return undefined;
+    return this.#tokenServices.check(response);
   }
 }
 

@@ -47,7 +47,7 @@ describe('loadConfig sources', () => {
     expect(config.agent.store.kind).toBe('containerd');
     expect(config.agent.store.directory.path).toBe('/var/lib/salvor/store');
     expect(config.tls.mode).toBe('mutual');
-    expect(config.watchdog.timeoutMs).toBe(10_000);
+    expect(config.watchdog.timeoutMs).toBe(5000);
   });
 
   test('loadConfig prefers flags over environment over file', async () => {
