@@ -1,4 +1,5 @@
 import type { Digest } from '../oci/digest.ts';
+import type { NameKnowledge } from '../rpc/agent-client.ts';
 import type { TagStatement } from '../rpc/agent-protocol.ts';
 import type { Integrity } from './integrity.ts';
 import type { Observations } from './observations.ts';
@@ -60,7 +61,7 @@ export class HeldContent {
    *
    * @throws StoreUnavailableError
    */
-  async resolve(name: string, options: StoreCallOptions): Promise<TagStatement[]> {
+  async resolve(name: string, options: StoreCallOptions): Promise<NameKnowledge> {
     const observed = this.#observations.get(name);
     const record = await this.#store.resolve(name, options);
     const statements: TagStatement[] = observed === undefined ? [] : [observed];
@@ -74,7 +75,8 @@ export class HeldContent {
         ...(observedAtMs === undefined ? {} : { observedAtMs }),
       });
     }
-    return statements;
+    const isConfirmed = statements.some(({ observedAtMs }) => observedAtMs !== undefined);
+    return { tags: statements, registrySeen: isConfirmed || this.#observations.hasSeen(name) };
   }
 
   /** Every blob that this node vouches for. */

@@ -155,5 +155,6 @@ function holderToMessage(holder: KeyHolder): ReturnType<typeof create<typeof Hol
     verified: holder.verified,
     busy: holder.busy,
     tags: holder.tags.map(tagToMessage),
+    registrySeen: holder.registrySeen,
   });
 }

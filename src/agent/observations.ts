@@ -1,12 +1,16 @@
 import { LRUCache } from 'lru-cache';
 import type { Observation, ObservationFile } from './observation-file.ts';
 
+/** Registries that are remembered to have answered; a cluster uses a handful. */
+const MAX_REGISTRIES = 1000;
+
 /**
  * What the upstream confirmed about tags, as this node's registry saw it: the only honest basis
  * for answering tags when the upstream cannot be asked.
  */
 export class Observations {
   readonly #byName: LRUCache<string, Observation>;
+  readonly #registries = new Set<string>();
   readonly #file: Pick<ObservationFile, 'load' | 'save'> | undefined;
 
   /**
@@ -19,7 +23,10 @@ export class Observations {
   ) {
     this.#byName = new LRUCache({ max: options.maxNames });
     this.#file = dependencies.file;
-    for (const [name, tag] of this.#file?.load() ?? []) this.#byName.set(name, tag);
+    for (const [name, tag] of this.#file?.load() ?? []) {
+      this.#byName.set(name, tag);
+      this.#registries.add(registryOf(name));
+    }
   }
 
   /**
@@ -31,6 +38,7 @@ export class Observations {
     const known = this.#byName.get(name)?.observedAtMs ?? 0;
     if (tag.observedAtMs < known) return;
     this.#byName.set(name, tag);
+    if (this.#registries.size < MAX_REGISTRIES) this.#registries.add(registryOf(name));
     this.#file?.save(name, tag);
   }
 
@@ -39,7 +47,16 @@ export class Observations {
     return this.#byName.get(name);
   }
 
+  /** Whether the registry of a name has ever confirmed anything here. */
+  hasSeen(name: string): boolean {
+    return this.#registries.has(registryOf(name));
+  }
+
   *entries(): IterableIterator<[name: string, tag: Observation]> {
     yield* this.#byName.entries();
   }
+}
+
+function registryOf(name: string): string {
+  return name.slice(0, name.indexOf('/'));
 }

@@ -95,8 +95,12 @@ export class PeerService {
         context,
         async (call: ServerUnaryCall<ResolveRequest, unknown>, signal) => {
           this.#authorize('resolve', call);
-          const tags = await this.#content.resolve(call.request.name, { signal });
-          return create(ResolveResponseSchema, { tags: tags.map(tagToMessage) });
+          const known = await this.#content.resolve(call.request.name, { signal });
+          const { registrySeen } = known;
+          return create(ResolveResponseSchema, {
+            tags: known.tags.map(tagToMessage),
+            registrySeen,
+          });
         },
       ),
       list: streamHandler(

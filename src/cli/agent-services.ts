@@ -166,18 +166,25 @@ function askMember(parts: {
   return async (member, key, limits) => {
     const isSelf = member.name === selfName;
     if ('name' in key) {
-      const tags = isSelf
+      const { tags, registrySeen } = isSelf
         ? await content.resolve(key.name, limits)
         : await pool.client(member.address, member.name).resolve(key.name, limits);
-      return tags.length === 0 ? undefined : { sizeBytes: 0, verified: false, busy: false, tags };
+      if (tags.length === 0 && !registrySeen) return undefined;
+      return { sizeBytes: 0, verified: false, busy: false, tags, registrySeen };
     }
     if (!isSelf) {
       const blob = await pool.client(member.address, member.name).stat(key.digest, limits);
-      return blob === undefined ? undefined : { ...blob, tags: [] };
+      return blob === undefined ? undefined : { ...blob, tags: [], registrySeen: false };
     }
     const held = await content.stat(key.digest, limits);
     if (held === undefined) return undefined;
     const { sizeBytes, verified } = held;
-    return { sizeBytes, verified, busy: readers.count >= bounds.maxReaders, tags: [] };
+    return {
+      sizeBytes,
+      verified,
+      busy: readers.count >= bounds.maxReaders,
+      tags: [],
+      registrySeen: false,
+    };
   };
 }

@@ -9,6 +9,7 @@ import { PeerManifests } from '../registry/peer-manifests.ts';
 import { createRegistryMetrics } from '../registry/registry-metrics.ts';
 import { RegistryServer } from '../registry/registry-server.ts';
 import { Peers } from '../registry/sources/peers.ts';
+import { PeerLoad } from '../registry/sources/peer-load.ts';
 import { Quarantine } from '../registry/sources/quarantine.ts';
 import { TagRecorder, type ManifestKeeper } from '../registry/tag-recorder.ts';
 import { Upstreams } from '../registry/upstream/upstreams.ts';
@@ -54,7 +55,10 @@ export function registryService(
     { create: upstreamFactory(config, { log, metrics }) },
   );
   const quarantine = new Quarantine({ ttlMs: QUARANTINE_MS, maxEntries: QUARANTINE_ENTRIES });
-  const peers = new Peers({ budgets }, { agent, pool: surroundings.pool, quarantine, log });
+  const peers = new Peers(
+    { budgets },
+    { agent, pool: surroundings.pool, quarantine, load: new PeerLoad(), log },
+  );
   const cache = new ManifestCache({ maxBytes: limits.manifestCacheBytes, consentMs: CONSENT_MS });
   const peerManifests = new PeerManifests(
     { maxBytes: limits.maxManifestBytes, stallMs: budgets.stallMs },

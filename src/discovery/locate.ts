@@ -1,6 +1,7 @@
 import type { Logger } from '../telemetry/logger.ts';
 import type { LocateKey, LocateSummary } from '../rpc/agent-client.ts';
 import type { TagStatement } from '../rpc/agent-protocol.ts';
+import { MemberHealth } from './member-health.ts';
 import type { Member, Membership } from './membership.ts';
 
 /** What one node says about a key; undefined stands for "not here". */
@@ -9,6 +10,8 @@ export interface KeyAnswer {
   readonly verified: boolean;
   readonly busy: boolean;
   readonly tags: readonly TagStatement[];
+  /** The registry that was asked for has once answered that node. */
+  readonly registrySeen: boolean;
 }
 
 /** A member and its answer. */
@@ -31,6 +34,9 @@ export interface LocatorOptions {
   readonly maxMembersAsked: number;
 }
 
+/** A member that did not answer lately gets this share of the usual time. */
+const SUSPECT_SHARE = 0.25;
+
 /** A finished question, together with the promise that it was. */
 interface Outcome {
   readonly outcome: Promise<Outcome>;
@@ -46,6 +52,7 @@ export class Locator {
   readonly #membership: Membership;
   readonly #ask: AskMember;
   readonly #log: Logger;
+  readonly #health: MemberHealth;
 
   constructor(
     options: LocatorOptions,
@@ -55,6 +62,10 @@ export class Locator {
     this.#membership = dependencies.membership;
     this.#ask = dependencies.ask;
     this.#log = dependencies.log;
+    this.#health = new MemberHealth({
+      timeoutMs: options.memberTimeoutMs,
+      suspectTimeoutMs: options.memberTimeoutMs * SUSPECT_SHARE,
+    });
   }
 
   /**
@@ -68,6 +79,7 @@ export class Locator {
     const { self, maxMembersAsked } = this.#options;
     const others = this.#membership.members().filter((member) => member.name !== self.name);
     const waiting = [self, ...others];
+    this.#health.keepOnly(new Set(waiting.map(({ name }) => name)));
     const asked = waiting.length;
     let failed = 0;
     const running = new Set<Promise<Outcome>>();
@@ -97,10 +109,13 @@ export class Locator {
     key: LocateKey,
     signal: AbortSignal,
   ): Promise<KeyAnswer | 'absent' | 'failed'> {
+    const timeoutMs = this.#health.timeoutMs(member.name);
     try {
-      const limits = { signal, timeoutMs: this.#options.memberTimeoutMs };
-      return (await this.#ask(member, key, limits)) ?? 'absent';
+      const answer = await this.#ask(member, key, { signal, timeoutMs });
+      this.#health.recordAnswer(member.name);
+      return answer ?? 'absent';
     } catch (error) {
+      if (!signal.aborted) this.#health.recordFailure(member.name);
       this.#log.debug({ member: member.name, key, err: error }, 'member gave no answer');
       return 'failed';
     }

@@ -71,6 +71,8 @@ export class BlobFetch {
     const { signal, trace, upstream } = this.#request;
     trace.begin(failed.source)(error.outcome);
     this.#excluded.add(failed.source);
+    const holder = this.#opened.get(failed.source);
+    if (holder !== undefined) this.#peers.recordFailure(holder.node);
     if (error.outcome === 'wrong_bytes') this.reportWrongBytes();
     else if (failed.source === 'upstream') {
       upstream.recordBodyFailure(new UpstreamFailure('cut', error.message), failed.origin ?? '');

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   formatContentRange,
   formatUnsatisfiedContentRange,
@@ -26,6 +27,8 @@ import { UpstreamFailure } from './upstream/upstream-failure.ts';
 
 /** How often a body may change its source without a byte of progress. */
 const MAX_IDLE_SWITCHES = 4;
+/** When a poisoned ingest is looked for after the client was cut off, milliseconds. */
+const ABORT_INGEST_DELAYS_MS = [50, 200];
 /** Blobs from nodes up to this size are looked at: a manifest must not pass for a blob. */
 const LOOKED_AT_BYTES = 1024 * 1024;
 
@@ -181,11 +184,27 @@ export class BlobPull {
     } catch (error) {
       if (error instanceof WrongBytesError) {
         fetch.reportWrongBytes();
+        void this.#abortIngest(digest);
         this.#log.error({ digest, sources: relay.sources }, 'wrong bytes went to a client');
       }
       throw error;
     } finally {
       fetch.close();
+    }
+  }
+
+  /**
+   * containerd would commit what it has got with its next attempt, without asking again. It lets
+   * go of the ingest only when it has seen the reset, so this is tried more than once.
+   */
+  async #abortIngest(digest: Digest): Promise<void> {
+    for (const delayMs of ABORT_INGEST_DELAYS_MS) {
+      await sleep(delayMs, undefined, { ref: false });
+      try {
+        if ((await this.#peers.abortIngest(digest)) > 0) return;
+      } catch (error) {
+        this.#log.warn({ digest, err: error }, 'cannot abort a poisoned ingest');
+      }
     }
   }
 

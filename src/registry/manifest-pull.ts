@@ -159,7 +159,11 @@ export class ManifestPull {
 
   async #offline(request: PullRequest, search: HolderSearch): Promise<OfflineOutcome> {
     const { signal, trace } = request;
-    const tag = await this.#offlineTags.resolve(search, { signal, trace });
+    const tag = await this.#offlineTags.resolve(search, {
+      signal,
+      trace,
+      hasAnswered: request.upstream.hasAnswered,
+    });
     if ('reason' in tag) return tag;
     const answer = this.#found(request, tag, tag.observedAtMs);
     return { answer: { ...answer, decision: 'offline_tag' } };

@@ -47,10 +47,20 @@ export class OfflineTags {
    */
   async resolve(
     search: HolderSearch,
-    options: { readonly signal: AbortSignal; readonly trace: Trace },
+    options: {
+      readonly signal: AbortSignal;
+      readonly trace: Trace;
+      /** Whether this process has had an answer from the tag's registry. */
+      readonly hasAnswered: boolean;
+    },
   ): Promise<OfflineTag | NoOfflineTag> {
-    const tag = newestTag(await search.all(), this.#now());
+    const holders = await search.all();
+    const tag = newestTag(holders, this.#now());
     if (tag === undefined) return { reason: 'no node knows what the tag names' };
+    // What has never worked is a mistake in the configuration, not an outage.
+    if (!options.hasAnswered && !holders.some(({ registrySeen }) => registrySeen)) {
+      return { reason: 'its registry has never answered any node, so this is no outage' };
+    }
     const found = await this.#manifests.fetch(tag.digest, { ...options, mediaType: tag.mediaType });
     if (found === undefined) return { reason: `no node can give the manifest ${tag.digest}` };
     const gap = await this.#gapIn(found.manifest, options);

@@ -55,6 +55,15 @@ export interface LocatedHolder {
   readonly verified: boolean;
   readonly busy: boolean;
   readonly tags: readonly TagStatement[];
+  /** The registry that was asked for has once answered that node. */
+  readonly registrySeen: boolean;
+}
+
+/** What a node knows of a name. */
+export interface NameKnowledge {
+  readonly tags: readonly TagStatement[];
+  /** The name's registry has once answered that node. */
+  readonly registrySeen: boolean;
 }
 
 /** How many nodes were asked for a key, and how many of them gave no answer in time. */
@@ -155,14 +164,15 @@ export class AgentClient {
    *
    * @throws AgentError
    */
-  async resolve(name: string, limits: CallLimits): Promise<TagStatement[]> {
+  async resolve(name: string, limits: CallLimits): Promise<NameKnowledge> {
     const answer = await this.#unary(
       peerMethods.resolve,
       create(ResolveRequestSchema, { name }),
       limits,
       `Cannot ask ${this.#name} for ${name}`,
     );
-    return answer.tags.map(tagFromMessage).filter((tag) => tag !== undefined);
+    const tags = answer.tags.map(tagFromMessage).filter((tag) => tag !== undefined);
+    return { tags, registrySeen: answer.registrySeen };
   }
 
   /**
@@ -344,6 +354,7 @@ function holderFromMessage(holder: Holder): LocatedHolder {
     verified: holder.verified,
     busy: holder.busy,
     tags: holder.tags.map(tagFromMessage).filter((tag) => tag !== undefined),
+    registrySeen: holder.registrySeen,
   };
 }
 

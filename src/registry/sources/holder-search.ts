@@ -17,6 +17,7 @@ export class HolderSearch {
   readonly #holders: LocatedHolder[] = [];
   readonly #waiters = new Set<() => void>();
   readonly #abort = new AbortController();
+  readonly #cost: (holder: LocatedHolder) => number;
   #summary: LocateSummary | undefined;
 
   /**
@@ -27,8 +28,14 @@ export class HolderSearch {
   constructor(
     key: LocateKey,
     options: { readonly timeoutMs: number; readonly signal: AbortSignal },
-    dependencies: { agent: Pick<AgentClient, 'locate'> | undefined; log: Logger },
+    dependencies: {
+      agent: Pick<AgentClient, 'locate'> | undefined;
+      /** What taking a holder costs; the cheapest is taken first, of equals the quickest. */
+      cost?: (holder: LocatedHolder) => number;
+      log: Logger;
+    },
   ) {
+    this.#cost = dependencies.cost ?? (() => 0);
     if (dependencies.agent === undefined) {
       this.#summary = NOBODY;
       return;
@@ -54,7 +61,7 @@ export class HolderSearch {
    */
   async next(accepts: (holder: LocatedHolder) => boolean): Promise<LocatedHolder | undefined> {
     for (;;) {
-      const found = best(this.#holders.filter(accepts));
+      const found = this.#cheapest(this.#holders.filter(accepts));
       if (found !== undefined || this.#summary !== undefined) return found;
       await new Promise<void>((resolve) => this.#waiters.add(resolve));
     }
@@ -94,14 +101,18 @@ export class HolderSearch {
     }
   }
 
+  #cheapest(holders: readonly LocatedHolder[]): LocatedHolder | undefined {
+    let found: LocatedHolder | undefined;
+    let foundCost = Number.POSITIVE_INFINITY;
+    for (const holder of holders) {
+      const cost = this.#cost(holder);
+      if (cost < foundCost) [found, foundCost] = [holder, cost];
+    }
+    return found;
+  }
+
   #wake(): void {
     for (const wake of this.#waiters) wake();
     this.#waiters.clear();
   }
-}
-
-// Those that have hashed their copy come first, then those that are not crowded.
-function best(holders: readonly LocatedHolder[]): LocatedHolder | undefined {
-  const rank = (holder: LocatedHolder): number => (holder.verified ? 0 : 2) + (holder.busy ? 1 : 0);
-  return holders.toSorted((a, b) => rank(a) - rank(b))[0];
 }

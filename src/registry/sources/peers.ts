@@ -6,6 +6,7 @@ import type { Digest } from '../../oci/digest.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { Budgets } from '../budgets.ts';
 import { HolderSearch } from './holder-search.ts';
+import type { PeerLoad } from './peer-load.ts';
 import type { Quarantine } from './quarantine.ts';
 import {
   SourceError,
@@ -15,12 +16,17 @@ import {
   type Wanted,
 } from './source.ts';
 
+/** How the state of a copy weighs against streams that a node is sending already. */
+const UNVERIFIED_COST = 100;
+const BUSY_COST = 50;
+
 /** The agents of all nodes, this node's own included, as sources of bytes. */
 export class Peers {
   readonly #budgets: Pick<Budgets, 'locateMs' | 'peerHeadersMs'>;
   readonly #agent: AgentClient | undefined;
   readonly #pool: Pick<AgentPool, 'client'> | undefined;
   readonly #quarantine: Quarantine;
+  readonly #load: PeerLoad;
   readonly #log: Logger;
 
   constructor(
@@ -30,6 +36,7 @@ export class Peers {
       agent: AgentClient | undefined;
       pool: Pick<AgentPool, 'client'> | undefined;
       quarantine: Quarantine;
+      load: PeerLoad;
       log: Logger;
     },
   ) {
@@ -37,6 +44,7 @@ export class Peers {
     this.#agent = dependencies.agent;
     this.#pool = dependencies.pool;
     this.#quarantine = dependencies.quarantine;
+    this.#load = dependencies.load;
     this.#log = dependencies.log;
   }
 
@@ -45,8 +53,19 @@ export class Peers {
     return new HolderSearch(
       key,
       { timeoutMs: this.#budgets.locateMs, signal },
-      { agent: this.#agent, log: this.#log },
+      { agent: this.#agent, cost: (holder) => this.#cost(holder), log: this.#log },
     );
+  }
+
+  /** A node has failed to give what it had promised, or gave it too slowly. */
+  recordFailure(node: string): void {
+    this.#load.recordFailure(node);
+  }
+
+  // A copy that was hashed comes before one that was not, then the node that has least to do.
+  #cost(holder: LocatedHolder): number {
+    const own = (holder.verified ? 0 : UNVERIFIED_COST) + (holder.busy ? BUSY_COST : 0);
+    return own + this.#load.cost(holder.node);
   }
 
   /** Whether a holder may be taken for a blob. */
@@ -113,17 +132,27 @@ export class Peers {
       if (sizeBytes !== holder.sizeBytes) {
         throw new SourceError('wrong_size', `node/${holder.node} changed its mind about the size`);
       }
+      const trusted = first.verified ?? false;
+      if (!trusted && !request.hashed && start > 0) {
+        throw new SourceError('unverified', `node/${holder.node} no longer vouches for its copy`);
+      }
+      const ended = this.#load.begin(holder.node);
       return {
         source: `node/${holder.node}`,
         sizeBytes,
         stretch: { start, end },
-        trusted: first.verified ?? false,
-        chunks: chunksOf(first, frames),
-        cancel: () => stream.cancel(),
+        trusted,
+        chunks: chunksOf(first, frames, ended),
+        cancel: () => {
+          ended();
+          stream.cancel();
+        },
       };
     } catch (error) {
       stream.cancel();
-      throw sourceError(error, holder.node);
+      const failure = sourceError(error, holder.node);
+      if (!signal.aborted && failure.outcome !== 'not_held') this.#load.recordFailure(holder.node);
+      throw failure;
     }
   }
 
@@ -153,12 +182,20 @@ export function stretchOf(wanted: Wanted, sizeBytes: number): { start: number; e
   return { start: wanted.start, end: Math.min(wanted.end ?? sizeBytes - 1, sizeBytes - 1) };
 }
 
-async function* chunksOf(first: ReadFrame, rest: AsyncIterator<ReadFrame>): AsyncGenerator<Buffer> {
-  if (first.data.length > 0) yield first.data;
-  for (;;) {
-    const next = await rest.next();
-    if (next.done === true) return;
-    if (next.value.data.length > 0) yield next.value.data;
+async function* chunksOf(
+  first: ReadFrame,
+  rest: AsyncIterator<ReadFrame>,
+  ended: () => void,
+): AsyncGenerator<Buffer> {
+  try {
+    if (first.data.length > 0) yield first.data;
+    for (;;) {
+      const next = await rest.next();
+      if (next.done === true) return;
+      if (next.value.data.length > 0) yield next.value.data;
+    }
+  } finally {
+    ended();
   }
 }
 

@@ -96,6 +96,11 @@ export class Upstream {
     else void this.#client.recordBodyFailure(failure, origin);
   }
 
+  /** Whether it has ever answered this process: what fails now has worked. */
+  get hasAnswered(): boolean {
+    return this.#lastAnswerAtMs > Number.NEGATIVE_INFINITY;
+  }
+
   /** Whether blobs would have to come from a place that has just failed. */
   get isBlobOriginDown(): boolean {
     return this.#client.isRedirectTargetDown;

@@ -1,0 +1,59 @@
+/** A member that failed so often in a row is not waited for as long as others. */
+const SUSPECT_AFTER = 2;
+/** A member's failures are forgotten after this long, milliseconds. */
+const FORGET_MS = 30_000;
+
+export interface MemberHealthOptions {
+  /** How long a member may take to answer, milliseconds, as below. */
+  readonly timeoutMs: number;
+  /** The same for one that has failed to answer lately. */
+  readonly suspectTimeoutMs: number;
+}
+
+interface Record {
+  failures: number;
+  lastFailureMs: number;
+}
+
+/**
+ * Remembers which members have not answered lately, so that a dead node costs every lookup little.
+ * They are still asked: one that comes back is known at once.
+ */
+export class MemberHealth {
+  readonly #options: MemberHealthOptions;
+  readonly #now: () => number;
+  readonly #records = new Map<string, Record>();
+
+  constructor(options: MemberHealthOptions, dependencies: { now?: () => number } = {}) {
+    this.#options = options;
+    this.#now = dependencies.now ?? Date.now;
+  }
+
+  /** How long to wait for a member, milliseconds. */
+  timeoutMs(name: string): number {
+    const record = this.#records.get(name);
+    const isFresh = record !== undefined && this.#now() - record.lastFailureMs < FORGET_MS;
+    const isSuspect = isFresh && record.failures >= SUSPECT_AFTER;
+    return isSuspect ? this.#options.suspectTimeoutMs : this.#options.timeoutMs;
+  }
+
+  recordAnswer(name: string): void {
+    this.#records.delete(name);
+  }
+
+  recordFailure(name: string): void {
+    const nowMs = this.#now();
+    const record = this.#records.get(name);
+    if (record === undefined || nowMs - record.lastFailureMs >= FORGET_MS) {
+      this.#records.set(name, { failures: 1, lastFailureMs: nowMs });
+    } else {
+      record.failures += 1;
+      record.lastFailureMs = nowMs;
+    }
+  }
+
+  /** Forgets members that have left, so that their number stays that of the cluster. */
+  keepOnly(names: ReadonlySet<string>): void {
+    for (const name of this.#records.keys()) if (!names.has(name)) this.#records.delete(name);
+  }
+}
