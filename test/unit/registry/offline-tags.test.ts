@@ -71,9 +71,7 @@ describe('newestTag', () => {
     fc.assert(
       fc.property(statements, (nodes) => {
         const said = nodes.map((times) => ({
-          tags: times.map((each, n) =>
-            tag(String(n), each as { observedAtMs?: number; recordedAtMs?: number }),
-          ),
+          tags: times.map((each, n) => tag(String(n), each)),
         }));
         const chosen = newestTag(said, NOW_MS);
         const honest = said
