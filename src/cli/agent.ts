@@ -29,7 +29,9 @@ export const runAgent: RunCommand = async (config, context) => {
   const parts = { store, credentials, observationFile, metrics, log };
   const agent = agentService(config, { listen, socket }, parts);
   await frame.run([agent], {
-    store: async () => (await store.ready()) || `the ${store.kind} store cannot be asked`,
+    checks: {
+      store: async () => (await store.ready()) || `the ${store.kind} store cannot be asked`,
+    },
   });
 };
 

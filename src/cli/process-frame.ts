@@ -1,12 +1,18 @@
 import type { Registry } from 'prom-client';
 import type { Config } from '../config/schema.ts';
-import { AdminServer, type ReadyCheck } from '../telemetry/admin-server.ts';
+import { AdminServer, type AdminPage, type ReadyCheck } from '../telemetry/admin-server.ts';
 import { createLogger, type Logger } from '../telemetry/logger.ts';
 import { createMetricsRegistry } from '../telemetry/metrics.ts';
 import { startWatchdog } from '../telemetry/watchdog.ts';
 import type { CommandContext } from './command.ts';
 import { ServiceGroup, type Service } from './service-group.ts';
 import { releaseStartupMemory } from './startup-memory.ts';
+
+/** What a command shows on its admin port beside metrics. */
+export interface AdminContent {
+  readonly checks: Readonly<Record<string, ReadyCheck>>;
+  readonly pages?: Readonly<Record<string, AdminPage>>;
+}
 
 /** What every long-running command has around its own services. */
 export interface ProcessFrame {
@@ -17,7 +23,7 @@ export interface ProcessFrame {
    *
    * @throws the first failure of a service
    */
-  run(services: readonly Service[], checks: Readonly<Record<string, ReadyCheck>>): Promise<void>;
+  run(services: readonly Service[], admin: AdminContent): Promise<void>;
 }
 
 /**
@@ -35,9 +41,9 @@ export function processFrame(
   return {
     log,
     metrics,
-    run: async (services, checks) => {
+    run: async (services, { checks, pages = {} }) => {
       const watchdog = startWatchdog(config.watchdog, log);
-      const admin = adminService(options.admin, { metrics, checks, log });
+      const admin = adminService(options.admin, { metrics, checks, pages, log });
       try {
         await new ServiceGroup({ drainMs: options.drainMs }, { log }).run([...services, ...admin], {
           signal: context.signal,
@@ -58,6 +64,7 @@ function adminService(
   dependencies: {
     readonly metrics: Registry;
     readonly checks: Readonly<Record<string, ReadyCheck>>;
+    readonly pages: Readonly<Record<string, AdminPage>>;
     readonly log: Logger;
   },
 ): Service[] {

@@ -87,6 +87,7 @@ export function createProgram(dependencies: ProgramDependencies): Command {
   addServers(program, dependencies);
   addDemo(program, dependencies);
   addConfig(program, dependencies);
+  addWhy(program, dependencies);
   return program;
 }
 
@@ -154,6 +155,21 @@ function addConfig(program: Command, dependencies: ProgramDependencies): void {
       const config = await load(command, dependencies, name);
       const { stringify } = await import('yaml');
       dependencies.writeOut(stringify(config));
+    });
+}
+
+function addWhy(program: Command, dependencies: ProgramDependencies): void {
+  addCommand(program, {
+    name: 'why',
+    summary: "Tell what this node's registry did about an image or a digest, and why.",
+    settings: ['registry.admin'],
+  })
+    .argument('<about>', 'An image, as docker pull would name it, or a digest.')
+    .option('--json', 'Print JSON.', false)
+    .action(async (about: string, options: { json: boolean }, command: Command) => {
+      const config = await load(command, dependencies, 'registry');
+      const { runWhy } = await import('./why.ts');
+      dependencies.writeOut(await runWhy(config, { about, json: options.json }));
     });
 }
 

@@ -2,11 +2,13 @@ import type { Registry } from 'prom-client';
 import type { Config } from '../config/schema.ts';
 import { goArchitecture } from '../oci/manifest.ts';
 import { BlobPull, type BlobKeeper } from '../registry/blob-pull.ts';
+import { DecisionLog } from '../registry/decision-log.ts';
 import { ManifestCache } from '../registry/manifest-cache.ts';
 import { ManifestPull } from '../registry/manifest-pull.ts';
 import { OfflineTags } from '../registry/offline-tags.ts';
 import { PeerManifests } from '../registry/peer-manifests.ts';
 import { createRegistryMetrics } from '../registry/registry-metrics.ts';
+import { registryStatus } from '../registry/registry-status.ts';
 import { RegistryServer } from '../registry/registry-server.ts';
 import { Peers } from '../registry/sources/peers.ts';
 import { PeerLoad } from '../registry/sources/peer-load.ts';
@@ -14,6 +16,7 @@ import { Quarantine } from '../registry/sources/quarantine.ts';
 import { TagRecorder, type ManifestKeeper } from '../registry/tag-recorder.ts';
 import { Upstreams } from '../registry/upstream/upstreams.ts';
 import type { AgentClient } from '../rpc/agent-client.ts';
+import type { AdminPage } from '../telemetry/admin-server.ts';
 import type { AgentPool } from '../rpc/agent-pool.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { Service } from './service-group.ts';
@@ -36,8 +39,11 @@ export interface RegistrySurroundings {
   readonly log: Logger;
 }
 
+/** How many decisions are remembered for those who ask why. */
+const MAX_DECISIONS = 2000;
+
 /**
- * The registry as a service.
+ * The registry as a service, and what it shows on its admin port.
  *
  * @param options.listen "host:port"
  * @param options.onListening told the address, when it is taken
@@ -46,7 +52,7 @@ export function registryService(
   config: Config['registry'],
   options: { readonly listen: string },
   surroundings: RegistrySurroundings,
-): Service {
+): { readonly service: Service; readonly pages: Readonly<Record<string, AdminPage>> } {
   const { agent, keeper, log } = surroundings;
   const { budgets, limits } = config;
   const metrics = createRegistryMetrics(surroundings.metrics);
@@ -76,11 +82,12 @@ export function registryService(
     },
   );
   const blobs = new BlobPull({ budgets }, { peers, manifests: cache, keeper, log });
+  const decisions = new DecisionLog({ maxEntries: MAX_DECISIONS });
   const server = new RegistryServer(
     { limits, defaultUpstream: config.defaultUpstream },
-    { upstreams, manifests, blobs, metrics, log },
+    { upstreams, manifests, blobs, decisions, metrics, log },
   );
-  return {
+  const service: Service = {
     name: 'registry',
     start: async () => {
       const address = await server.listen(options.listen);
@@ -89,6 +96,13 @@ export function registryService(
     stop: async ({ signal }) => {
       await server.close({ signal });
       await upstreams.close();
+    },
+  };
+  return {
+    service,
+    pages: {
+      '/status': () => registryStatus(upstreams),
+      '/decisions': (query) => ({ decisions: decisions.find(query.get('about') ?? '') }),
     },
   };
 }

@@ -35,9 +35,10 @@ export const runRegistry: RunCommand = async (config, context) => {
     );
     services.push(agentConnection({ agent, pool, timeoutMs: config.watchdog.timeoutMs, log }));
   }
-  services.push(registryService(config.registry, { listen }, { agent, pool, metrics, log }));
+  const registry = registryService(config.registry, { listen }, { agent, pool, metrics, log });
+  services.push(registry.service);
   // Ready without its agent and without any upstream: it answers honestly either way.
-  await frame.run(services, {});
+  await frame.run(services, { checks: {}, pages: registry.pages });
 };
 
 function agentConnection(parts: {

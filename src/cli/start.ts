@@ -53,16 +53,17 @@ export const runStart: RunCommand = async (config, context) => {
       await rm(directory, { recursive: true, force: true });
     },
   };
+  const registry = registryService(
+    config.registry,
+    { listen },
+    { agent, pool: undefined, keeper: keeperOf(store), metrics, log },
+  );
   await frame.run(
     [
       connection,
       agentService(config, { listen: undefined, socket }, { ...parts, metrics, log }),
-      registryService(
-        config.registry,
-        { listen },
-        { agent, pool: undefined, keeper: keeperOf(store), metrics, log },
-      ),
+      registry.service,
     ],
-    { store: async () => store.ready() },
+    { checks: { store: async () => store.ready() }, pages: registry.pages },
   );
 };

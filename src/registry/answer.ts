@@ -20,6 +20,8 @@ export interface Answer {
   readonly source?: () => string;
   /** For the log line: why, in a word. */
   readonly decision: string;
+  /** What the client is told, where it is an error of this mirror's own. */
+  readonly error?: string;
 }
 
 /**
@@ -45,6 +47,7 @@ export function errorAnswer(
     },
     body,
     decision: options.decision,
+    error: error.message,
   };
 }
 

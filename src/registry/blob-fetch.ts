@@ -69,6 +69,8 @@ export class BlobFetch {
   /** For a relay whose source has failed: another node, else the upstream. */
   readonly next: NextSource = async (failed, error, needed) => {
     const { signal, trace, upstream } = this.#request;
+    // A client that leaves breaks its sources off: that says nothing about them.
+    if (signal.aborted) return undefined;
     trace.begin(failed.source)(error.outcome);
     this.#excluded.add(failed.source);
     const holder = this.#opened.get(failed.source);
@@ -77,10 +79,11 @@ export class BlobFetch {
     else if (failed.source === 'upstream') {
       upstream.recordBodyFailure(new UpstreamFailure('cut', error.message), failed.origin ?? '');
     }
-    if (signal.aborted) return undefined;
     const wanted = { start: needed.start };
     const body = await this.openPeer(wanted, { hashed: needed.hashed, signal });
-    if (body !== undefined || error.outcome === 'wrong_bytes') return body;
+    if (body !== undefined) return body;
+    // What the upstream alone gave wrong it would give wrong again.
+    if (error.outcome === 'wrong_bytes' && this.#opened.size === 0) return undefined;
     try {
       const answer = await this.#openUpstream(wanted, signal, () => undefined);
       if (answer.kind === 'body') return answer.body;

@@ -19,7 +19,7 @@ import { withStallGuard } from './stall-guard.ts';
 import type { ManifestCache } from './manifest-cache.ts';
 import { upstreamHeaders, type PullRequest } from './pull-request.ts';
 import { stretchOf, type Peers } from './sources/peers.ts';
-import type { OpenedBody, Wanted } from './sources/source.ts';
+import { SourceError, type OpenedBody, type Wanted } from './sources/source.ts';
 import { missingAnswer, refusalAnswer, unavailableAnswer, type Missing } from './unavailable.ts';
 import { blobPath } from './upstream/blob-request.ts';
 import { contentLengthOf, discard, refusalOf, type Refusal } from './upstream/upstream-answer.ts';
@@ -269,6 +269,10 @@ export class BlobPull {
         discard(response);
         note('ok');
         return { kind: 'found', sizeBytes, source: 'upstream' };
+      }
+      if (response.status === 200) {
+        discard(response);
+        throw new SourceError('bad_answer', 'The upstream does not say how long the blob is');
       }
       const kind = response.status === 404 || response.status === 410 ? 'missing' : 'refused';
       note(kind);

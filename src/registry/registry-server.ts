@@ -8,6 +8,7 @@ import { errorAnswer, type Answer } from './answer.ts';
 import type { BlobPull } from './blob-pull.ts';
 import { writeBody, type SentBody } from './body-writer.ts';
 import type { Limits } from './budgets.ts';
+import type { DecisionLog } from './decision-log.ts';
 import type { ManifestPull } from './manifest-pull.ts';
 import type { PullRequest } from './pull-request.ts';
 import type { RegistryMetrics } from './registry-metrics.ts';
@@ -33,6 +34,7 @@ export class RegistryServer {
   readonly #upstreams: Upstreams;
   readonly #manifests: ManifestPull;
   readonly #blobs: BlobPull;
+  readonly #decisions: DecisionLog;
   readonly #metrics: RegistryMetrics;
   readonly #log: Logger;
   readonly #slots;
@@ -44,6 +46,7 @@ export class RegistryServer {
       upstreams: Upstreams;
       manifests: ManifestPull;
       blobs: BlobPull;
+      decisions: DecisionLog;
       metrics: RegistryMetrics;
       log: Logger;
     },
@@ -52,6 +55,7 @@ export class RegistryServer {
     this.#upstreams = dependencies.upstreams;
     this.#manifests = dependencies.manifests;
     this.#blobs = dependencies.blobs;
+    this.#decisions = dependencies.decisions;
     this.#metrics = dependencies.metrics;
     this.#log = dependencies.log;
     this.#slots = bulkhead(options.limits.maxStreams, 0);
@@ -141,6 +145,7 @@ export class RegistryServer {
       this.#metrics.requestSeconds.observe({ kind }, headersMs / 1000);
       sent = await this.#send(request, reply, answer, gone.signal);
       this.#report(request, { kind, answer, sent, trace, headersMs });
+      if (parsed.ok) this.#remember(request, parsed.value, { answer, sent, trace, headersMs });
     } catch (error) {
       // A bug, or a client that went while it was being answered.
       if (!gone.signal.aborted) {
@@ -254,6 +259,35 @@ export class RegistryServer {
     }
     const { clientStallMs } = this.#options.limits;
     return writeBody(raw, body, { clientStallMs, signal });
+  }
+
+  #remember(
+    request: FastifyRequest,
+    asked: V2Request,
+    done: { answer: Answer; sent: SentBody; trace: Trace; headersMs: number },
+  ): void {
+    const { target } = asked;
+    if (target.kind !== 'manifest' && target.kind !== 'blob') return;
+    const { answer, sent, trace, headersMs } = done;
+    const reference =
+      target.kind === 'blob' ? target.digest : (target.reference.digest ?? target.reference.tag);
+    this.#decisions.add({
+      at: new Date().toISOString(),
+      method: request.method,
+      kind: target.kind,
+      registry: asked.ns ?? asked.registry ?? this.#options.defaultUpstream,
+      repository: target.repository,
+      reference,
+      status: answer.status,
+      decision: answer.decision,
+      source: answer.source?.() ?? 'none',
+      tried: trace.attempts,
+      end: sent.end,
+      bytes: sent.bytes,
+      headersMs,
+      totalMs: trace.elapsedMs(),
+      ...(answer.error === undefined ? {} : { error: answer.error }),
+    });
   }
 
   #report(

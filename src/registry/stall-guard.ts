@@ -10,7 +10,10 @@ const MIN_PROGRESS_BYTES = 4096;
  * @param stallMs milliseconds without progress
  * @throws SourceError with the outcome "stalled"; whatever else the body throws is wrapped in one
  */
-export async function* withStallGuard(body: OpenedBody, stallMs: number): AsyncGenerator<Buffer> {
+export async function* withStallGuard(
+  body: Pick<OpenedBody, 'chunks' | 'cancel' | 'source'>,
+  stallMs: number,
+): AsyncGenerator<Buffer> {
   const state = { waiting: false, stalled: false, waitStartedMs: 0 };
   let waitedMs = 0;
   let bytesSinceProgress = 0;

@@ -23,8 +23,13 @@ export interface AdminServerDependencies {
   readonly metrics: { readonly contentType: string; metrics(): Promise<string> };
   /** By name; an empty object is always ready. */
   readonly checks: Readonly<Record<string, ReadyCheck>>;
+  /** Further pages by path, each giving what is sent as JSON. */
+  readonly pages?: Readonly<Record<string, AdminPage>>;
   readonly log: Pick<Logger, 'warn'>;
 }
+
+/** Makes the content of a page from the query that was asked with. */
+export type AdminPage = (query: URLSearchParams) => unknown;
 
 interface Answer {
   readonly status: number;
@@ -124,8 +129,20 @@ export class AdminServer {
       case '/readyz':
         return await this.#readiness();
       default:
-        return { status: 404, contentType: plainText, body: 'not found\n' };
+        return await this.#page(path, request.url ?? '');
     }
+  }
+
+  async #page(path: string, url: string): Promise<Answer> {
+    const page = this.#dependencies.pages?.[path];
+    if (page === undefined) return { status: 404, contentType: plainText, body: 'not found\n' };
+    const { searchParams } = new URL(url, 'http://localhost');
+    const content = await page(searchParams);
+    return {
+      status: 200,
+      contentType: 'application/json',
+      body: `${JSON.stringify(content)}\n`,
+    };
   }
 
   async #readiness(): Promise<Answer> {

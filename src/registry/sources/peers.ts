@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { AgentError } from '../../rpc/agent-error.ts';
 import type { AgentClient, LocatedHolder, LocateKey, ReadStream } from '../../rpc/agent-client.ts';
 import type { AgentPool } from '../../rpc/agent-pool.ts';
@@ -13,6 +14,7 @@ import {
   type BlobSource,
   type OpenOptions,
   type OpenedBody,
+  type Stretch,
   type Wanted,
 } from './source.ts';
 
@@ -117,9 +119,11 @@ export class Peers {
     request: { digest: Digest; wanted: Wanted } & OpenOptions,
   ): Promise<OpenedBody> {
     const { digest, wanted, signal } = request;
+    const asked = stretchOf(wanted, holder.sizeBytes);
+    if (asked.start > holder.sizeBytes) return nothingOf(holder, asked);
     const { start, end } =
       holder.verified || request.hashed
-        ? stretchOf(wanted, holder.sizeBytes)
+        ? asked
         : { start: 0, end: holder.sizeBytes - 1 };
     const stream = client.read(
       { digest, offsetBytes: start, lengthBytes: Math.max(0, end - start + 1) },
@@ -179,7 +183,20 @@ export function stretchOf(wanted: Wanted, sizeBytes: number): { start: number; e
   if ('suffix' in wanted) {
     return { start: Math.max(0, sizeBytes - wanted.suffix), end: sizeBytes - 1 };
   }
-  return { start: wanted.start, end: Math.min(wanted.end ?? sizeBytes - 1, sizeBytes - 1) };
+  const end = Math.min(wanted.end ?? sizeBytes - 1, sizeBytes - 1);
+  return { start: Math.min(wanted.start, sizeBytes), end };
+}
+
+/** A stretch behind the end: the size is all that is to be had. */
+function nothingOf(holder: LocatedHolder, stretch: Stretch): OpenedBody {
+  return {
+    source: `node/${holder.node}`,
+    sizeBytes: holder.sizeBytes,
+    stretch,
+    trusted: true,
+    chunks: Readable.from([]) as AsyncIterable<Buffer>,
+    cancel: () => undefined,
+  };
 }
 
 async function* chunksOf(

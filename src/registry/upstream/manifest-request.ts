@@ -2,6 +2,7 @@ import { parseDigest, digestOf, digestAlgorithm, type Digest } from '../../oci/d
 import { MANIFEST_ACCEPT, mediaTypeEssence } from '../../oci/media-type.ts';
 import type { ManifestReference } from '../../oci/path.ts';
 import { SourceError } from '../sources/source.ts';
+import { withStallGuard } from '../stall-guard.ts';
 import {
   contentLengthOf,
   dateOf,
@@ -110,22 +111,21 @@ async function readBody(
 ): Promise<Buffer> {
   const parts: Buffer[] = [];
   let sizeBytes = 0;
-  const timer = setTimeout(() => response.body.destroy(), options.stallMs);
+  const body = {
+    source: 'upstream',
+    chunks: response.body as AsyncIterable<Buffer>,
+    cancel: () => discard(response),
+  };
   try {
-    for await (const part of response.body as AsyncIterable<Buffer>) {
-      timer.refresh();
+    for await (const part of withStallGuard(body, options.stallMs)) {
       sizeBytes += part.length;
       if (sizeBytes > options.maxBytes) {
         throw new SourceError('too_long', `The manifest has more than ${options.maxBytes} bytes`);
       }
       parts.push(part);
     }
-  } catch (error) {
-    discard(response);
-    if (error instanceof SourceError) throw error;
-    throw new SourceError('cut', 'The upstream broke off a manifest', { cause: error });
   } finally {
-    clearTimeout(timer);
+    discard(response);
   }
   const declared = contentLengthOf(response);
   if (declared !== undefined && declared !== sizeBytes) {

@@ -1,9 +1,12 @@
+import { validateHeaderValue } from 'node:http';
 import type { UpstreamResponse } from './upstream-client.ts';
 
 /** The most that is read of an upstream's error body, bytes. */
 const MAX_ERROR_BODY_BYTES = 64 * 1024;
 /** How long an error body may take, milliseconds. */
 const ERROR_BODY_TIMEOUT_MS = 2000;
+/** Clocks differ; an answer from further in the future than this tells a wrong time. */
+const MAX_CLOCK_SKEW_MS = 60_000;
 
 /** An answer that is no content: a challenge, a refusal, "not found". */
 export interface Refusal {
@@ -25,10 +28,13 @@ export function contentLengthOf(response: UpstreamResponse): number | undefined 
   return Number(text);
 }
 
-/** When the upstream answered, by its own clock; by ours if it does not say. */
+/**
+ * When the upstream answered, by its own clock; by ours if it does not say, or names a future
+ * that would outlast every later answer.
+ */
 export function dateOf(response: UpstreamResponse, nowMs: number): number {
   const parsed = Date.parse(headerOf(response, 'date') ?? '');
-  return Number.isNaN(parsed) ? nowMs : parsed;
+  return Number.isNaN(parsed) || parsed > nowMs + MAX_CLOCK_SKEW_MS ? nowMs : parsed;
 }
 
 /** Keeps what a client needs of an answer that is no content. Never throws. */
@@ -36,7 +42,7 @@ export async function refusalOf(response: UpstreamResponse): Promise<Refusal> {
   const headers: Record<string, string | string[]> = {};
   for (const name of ['www-authenticate', 'content-type', 'docker-distribution-api-version']) {
     const value = response.headers[name];
-    if (value !== undefined) headers[name] = value;
+    if (value !== undefined && [value].flat().every(canBeSent)) headers[name] = value;
   }
   return { status: response.status, headers, body: await readShort(response) };
 }
@@ -45,6 +51,15 @@ export async function refusalOf(response: UpstreamResponse): Promise<Refusal> {
 export function discard(response: UpstreamResponse): void {
   response.body.on('error', () => undefined);
   response.body.destroy();
+}
+
+function canBeSent(value: string): boolean {
+  try {
+    validateHeaderValue('x', value);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 async function readShort(response: UpstreamResponse): Promise<Buffer> {

@@ -87,16 +87,12 @@ export class UpstreamClient {
    */
   async send(request: UpstreamRequest): Promise<UpstreamResponse> {
     const timeout = new AbortController();
-    const timer = setTimeout(() => timeout.abort(), request.headersTimeoutMs);
+    const late = new DOMException('no headers in time', 'TimeoutError');
+    const timer = setTimeout(() => timeout.abort(late), request.headersTimeoutMs);
     const signal = AbortSignal.any([request.signal, timeout.signal]);
     try {
       return await this.#follow(request, signal);
     } catch (error) {
-      if (timeout.signal.aborted && !request.signal.aborted) {
-        throw new UpstreamFailure('timeout', `${this.host} gave no answer in time`, {
-          cause: error,
-        });
-      }
       throw UpstreamFailure.from(error, this.host);
     } finally {
       clearTimeout(timer);
@@ -123,10 +119,7 @@ export class UpstreamClient {
       response.body.destroy();
       return response.statusCode;
     } catch (error) {
-      if ((error as { name?: string }).name !== 'TimeoutError') {
-        throw UpstreamFailure.from(error, url.host);
-      }
-      throw new UpstreamFailure('timeout', `${url.host} gave no answer in time`, { cause: error });
+      throw UpstreamFailure.from(error, url.host);
     }
   }
 
@@ -180,7 +173,7 @@ export class UpstreamClient {
     for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
       this.#guard.checkHost(url.hostname);
       const { statusCode, ...response } =
-        hop === 0
+        url.host === this.host
           ? await this.#request(url, { ...request, headers, signal })
           : await this.#requestElsewhere(url, { ...request, headers, signal });
       const location = response.headers['location'];

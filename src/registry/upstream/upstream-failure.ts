@@ -77,7 +77,7 @@ export class UpstreamFailure extends Error {
     const { code, name } = error as { code?: string; name?: string };
     const kind = name === 'AbortError' ? 'cancelled' : kindOf(error, code ?? '');
     const reason = REASONS[kind] ?? (error instanceof Error ? error.message : String(error));
-    const suffix = code === undefined ? '' : ` (${code})`;
+    const suffix = typeof code === 'string' ? ` (${code})` : '';
     return new UpstreamFailure(kind, `${host} ${reason}${suffix}`, { cause: error, origin: host });
   }
 }
@@ -102,6 +102,7 @@ const REASONS: Readonly<Partial<Record<UpstreamFailureKind, string>>> = {
 };
 
 function kindOf(error: unknown, code: string): UpstreamFailureKind {
+  if (error instanceof DOMException && error.name === 'TimeoutError') return 'timeout';
   if (error instanceof errors.ConnectTimeoutError) return 'timeout';
   if (error instanceof errors.HeadersTimeoutError) return 'timeout';
   if (error instanceof errors.HTTPParserError) return 'bad_answer';

@@ -97,10 +97,13 @@ export class UpstreamHealth {
     return this.#probe;
   }
 
-  /** Ends the background probe. */
+  /** Ends the background probe, and with it an outage that nobody would see the end of. */
   close(): void {
     clearTimeout(this.#probeTimer);
     this.#stop.abort();
+    if (this.#outage === undefined) return;
+    this.#outage = undefined;
+    this.#onChange(undefined);
   }
 
   #weigh(
@@ -108,7 +111,7 @@ export class UpstreamHealth {
     startedAtMs: number,
     { isLook }: { readonly isLook: boolean },
   ): void {
-    if (!failure.isOutageSign || this.#outage !== undefined) return;
+    if (!failure.isOutageSign || this.#outage !== undefined || this.#stop.signal.aborted) return;
     const first = this.#firstFailure;
     const distanceMs = Math.abs(startedAtMs - (first?.startedAtMs ?? startedAtMs));
     // Two failures with hours between them and no word in either direction prove nothing.
@@ -162,6 +165,8 @@ export class UpstreamHealth {
   #scheduleProbe(): void {
     // Jitter, so that the nodes of a cluster do not greet a returning registry in step.
     const delayMs = this.#options.probeIntervalMs * (0.75 + Math.random() / 2);
+    // A look that began in an earlier outage may come here beside the one of this outage.
+    clearTimeout(this.#probeTimer);
     this.#probeTimer = setTimeout(() => {
       void this.probe().then(() => {
         if (this.#outage !== undefined && !this.#stop.signal.aborted) this.#scheduleProbe();

@@ -203,7 +203,8 @@ function failureOf(response: UpstreamResponse, host: string): UpstreamFailure | 
   if (status >= 500) {
     return new UpstreamFailure('server_error', `${host} answers ${status}`, { status });
   }
-  if (status >= 300 && status < 400) {
+  const isOdd = status < 200 || (status > 200 && status < 300 && status !== 206);
+  if (isOdd || (status >= 300 && status < 400)) {
     return new UpstreamFailure('bad_answer', `${host} answers ${status}`, { status });
   }
   return undefined;
