@@ -297,7 +297,16 @@ export class BlobPull {
     const body = await fetch.openPeer({ start: 0 }, { hashed: true, signal });
     if (body === undefined) return undefined;
     const parts: Buffer[] = [];
-    for await (const part of withStallGuard(body, this.#budgets.stallMs)) parts.push(part);
+    let leftBytes = LOOKED_AT_BYTES;
+    try {
+      for await (const part of withStallGuard(body, this.#budgets.stallMs)) {
+        leftBytes -= part.length;
+        if (leftBytes < 0) throw new SourceError('too_long', `${body.source} sends too much`);
+        parts.push(part);
+      }
+    } finally {
+      body.cancel();
+    }
     if (isManifest(Buffer.concat(parts))) return undefined;
     return { kind: 'found', sizeBytes: body.sizeBytes, source: body.source };
   }

@@ -122,9 +122,7 @@ export class Peers {
     const asked = stretchOf(wanted, holder.sizeBytes);
     if (asked.start > holder.sizeBytes) return nothingOf(holder, asked);
     const { start, end } =
-      holder.verified || request.hashed
-        ? asked
-        : { start: 0, end: holder.sizeBytes - 1 };
+      holder.verified || request.hashed ? asked : { start: 0, end: holder.sizeBytes - 1 };
     const stream = client.read(
       { digest, offsetBytes: start, lengthBytes: Math.max(0, end - start + 1) },
       { signal },
