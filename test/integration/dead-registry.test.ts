@@ -36,7 +36,11 @@ describe.each([
     upstream = await startDockerRegistry(scope(), { name: `upstream-${signal}` });
     const built = await buildImage({
       directory: scope().directory,
-      layers: [{ randomBytes: 300_000 }, { randomBytes: 3_000_000, seed: 'b' }, { randomBytes: 12_000_000 }],
+      layers: [
+        { randomBytes: 300_000 },
+        { randomBytes: 3_000_000, seed: 'b' },
+        { randomBytes: 12_000_000 },
+      ],
     });
     image = await pushImage({ baseUrl: upstream.url, repository, tag: 'v1' }, built);
     cluster = await startCluster(scope(), {
