@@ -9,16 +9,21 @@ export interface SentBody {
   readonly error?: unknown;
 }
 
+export interface BodyWriteOptions {
+  /** A client that takes nothing for this long is let go, milliseconds. */
+  readonly clientStallMs: number;
+  /** Aborts when the client has gone. */
+  readonly signal: AbortSignal;
+}
+
 /**
  * Sends a body at the pace of the client. A relay that breaks ends the connection with FIN, so
  * that containerd resumes; one that turned out to be wrong ends it with RST, so that it does not.
- *
- * @param options.clientStallMs a client that takes nothing for this long is let go
  */
 export async function writeBody(
   response: ServerResponse,
   body: BodyStream,
-  options: { readonly clientStallMs: number; readonly signal: AbortSignal },
+  options: BodyWriteOptions,
 ): Promise<SentBody> {
   let bytes = 0;
   try {
@@ -26,21 +31,20 @@ export async function writeBody(
       if (options.signal.aborted) return { end: 'client_gone', bytes };
       bytes += chunk.length;
       if (response.write(chunk)) continue;
-      const drained = await drain(response, options);
-      if (drained !== 'drained') {
-        response.socket?.destroy();
-        return { end: drained, bytes };
-      }
+      const drained = await waitForClient(response, 'drain', options);
+      if (drained !== 'done') return { end: drained, bytes };
     }
     response.end();
-    return { end: 'complete', bytes };
+    const finished = await waitForClient(response, 'finish', options);
+    return { end: finished === 'done' ? 'complete' : finished, bytes };
   } catch (error) {
     if (options.signal.aborted) return { end: 'client_gone', bytes };
     if (error instanceof WrongBytesError) {
       response.socket?.resetAndDestroy();
       return { end: 'wrong_bytes', bytes, error };
     }
-    // What is written already still goes out before the FIN.
+    // What is written already still goes out before the FIN, if the client takes it in time.
+    response.socket?.setTimeout(options.clientStallMs, () => response.socket?.destroy());
     response.socket?.destroySoon();
     return { end: 'cut', bytes, error };
   } finally {
@@ -48,22 +52,38 @@ export async function writeBody(
   }
 }
 
-function drain(
+/** Sends a body that is there in full. */
+export async function writeWholeBody(
   response: ServerResponse,
-  options: { readonly clientStallMs: number; readonly signal: AbortSignal },
-): Promise<'drained' | 'client_gone' | 'client_stalled'> {
-  return new Promise((resolve) => {
-    const done = (outcome: 'drained' | 'client_gone' | 'client_stalled'): void => {
+  body: Buffer,
+  options: BodyWriteOptions,
+): Promise<SentBody> {
+  response.end(body);
+  const finished = await waitForClient(response, 'finish', options);
+  return { end: finished === 'done' ? 'complete' : finished, bytes: body.length };
+}
+
+/** Waits until the client has taken what was written; one that does not is let go. */
+async function waitForClient(
+  response: ServerResponse,
+  event: 'drain' | 'finish',
+  options: BodyWriteOptions,
+): Promise<'done' | 'client_gone' | 'client_stalled'> {
+  if (event === 'finish' && response.writableFinished) return 'done';
+  const outcome = await new Promise<'done' | 'client_gone' | 'client_stalled'>((resolve) => {
+    const settle = (how: 'done' | 'client_gone' | 'client_stalled'): void => {
       clearTimeout(timer);
-      response.off('drain', onDrain);
+      response.off(event, onEvent);
       options.signal.removeEventListener('abort', onGone);
-      resolve(outcome);
+      resolve(how);
     };
-    const onDrain = (): void => done('drained');
-    const onGone = (): void => done('client_gone');
-    const timer = setTimeout(() => done('client_stalled'), options.clientStallMs);
-    response.once('drain', onDrain);
+    const onEvent = (): void => settle('done');
+    const onGone = (): void => settle('client_gone');
+    const timer = setTimeout(() => settle('client_stalled'), options.clientStallMs);
+    response.once(event, onEvent);
     options.signal.addEventListener('abort', onGone, { once: true });
     if (options.signal.aborted) onGone();
   });
+  if (outcome !== 'done') response.socket?.destroy();
+  return outcome;
 }

@@ -39,7 +39,8 @@ export class ManifestCache {
     this.#consentMs = options.consentMs;
     this.#now = dependencies.now ?? Date.now;
     this.#entries = new LRUCache({
-      maxSize: options.maxBytes,
+      // No room at all is one byte, which no entry fits in.
+      maxSize: Math.max(1, options.maxBytes),
       sizeCalculation: ({ manifest }) => manifest.bytes.length + ENTRY_OVERHEAD_BYTES,
     });
   }

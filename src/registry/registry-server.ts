@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { bulkhead, BulkheadRejectedError } from 'cockatiel';
@@ -6,7 +7,7 @@ import { parseV2Url, type V2Request } from '../oci/path.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { errorAnswer, type Answer } from './answer.ts';
 import type { BlobPull } from './blob-pull.ts';
-import { writeBody, type SentBody } from './body-writer.ts';
+import { writeBody, writeWholeBody, type SentBody } from './body-writer.ts';
 import type { Limits } from './budgets.ts';
 import type { DecisionLog } from './decision-log.ts';
 import type { ManifestPull } from './manifest-pull.ts';
@@ -19,21 +20,32 @@ export interface RegistryServerOptions {
   readonly limits: Limits;
   /** For requests that name no registry; empty: they are refused. */
   readonly defaultUpstream: string;
+  /** Requests that are not all there after this long are let go, milliseconds. */
+  readonly requestTimeoutMs?: number;
 }
-
-/** Requests that say nothing for this long are let go, milliseconds. */
+/** Unless told otherwise. */
 const REQUEST_TIMEOUT_MS = 15_000;
 /** Idle connections are kept longer than containerd keeps them (30 s), milliseconds. */
 const KEEP_ALIVE_MS = 60_000;
 /** How often idle connections are looked for while draining, milliseconds. */
 const DRAIN_SWEEP_MS = 50;
 
+/** One request on its way to its answer. */
+interface Exchange {
+  readonly request: FastifyRequest;
+  readonly raw: ServerResponse;
+  readonly parsed: ReturnType<typeof parseV2Url>;
+  readonly trace: Trace;
+  /** Aborts when the client has gone. */
+  readonly signal: AbortSignal;
+}
+
 /** The OCI Distribution API, for reading. */
 export class RegistryServer {
   readonly #options: RegistryServerOptions;
-  readonly #upstreams: Upstreams;
-  readonly #manifests: ManifestPull;
-  readonly #blobs: BlobPull;
+  readonly #upstreams: Pick<Upstreams, 'get'>;
+  readonly #manifests: Pick<ManifestPull, 'answer'>;
+  readonly #blobs: Pick<BlobPull, 'answer'>;
   readonly #decisions: DecisionLog;
   readonly #metrics: RegistryMetrics;
   readonly #log: Logger;
@@ -43,9 +55,9 @@ export class RegistryServer {
   constructor(
     options: RegistryServerOptions,
     dependencies: {
-      upstreams: Upstreams;
-      manifests: ManifestPull;
-      blobs: BlobPull;
+      upstreams: Pick<Upstreams, 'get'>;
+      manifests: Pick<ManifestPull, 'answer'>;
+      blobs: Pick<BlobPull, 'answer'>;
       decisions: DecisionLog;
       metrics: RegistryMetrics;
       log: Logger;
@@ -94,17 +106,24 @@ export class RegistryServer {
   }
 
   #createApp(): FastifyInstance {
+    const { requestTimeoutMs = REQUEST_TIMEOUT_MS } = this.#options;
     const app = fastify({
+      // A path that cannot be decoded: the parser of paths says why.
+      frameworkErrors: (_error, request, reply) => void this.#handle(request, reply),
       logger: false,
-      http: { maxHeaderSize: this.#options.limits.maxHeaderBytes },
+      http: {
+        maxHeaderSize: this.#options.limits.maxHeaderBytes,
+        // How often requests are looked at that take too long to come in.
+        connectionsCheckingInterval: requestTimeoutMs / 5,
+      },
       bodyLimit: 1024,
-      requestTimeout: REQUEST_TIMEOUT_MS,
+      requestTimeout: requestTimeoutMs,
       keepAliveTimeout: KEEP_ALIVE_MS,
       exposeHeadRoutes: false,
       forceCloseConnections: 'idle',
       return503OnClosing: true,
     });
-    app.server.headersTimeout = REQUEST_TIMEOUT_MS;
+    app.server.headersTimeout = requestTimeoutMs;
     // Nothing that is pushed here is ever read: no parser, no body.
     app.removeAllContentTypeParsers();
     app.addContentTypeParser('*', (_request, _payload, done) => done(null));
@@ -127,7 +146,6 @@ export class RegistryServer {
 
   async #handle(request: FastifyRequest, reply: FastifyReply): Promise<void> {
     reply.hijack();
-    const trace = new Trace();
     const gone = new AbortController();
     const { raw } = reply;
     raw.once('close', () => {
@@ -135,17 +153,21 @@ export class RegistryServer {
     });
     raw.on('error', () => gone.abort());
     this.#metrics.streams.inc();
-    const parsed = parseV2Url(request.raw.url ?? '');
-    const kind = parsed.ok ? parsed.value.target.kind : 'invalid';
-    let sent: SentBody = { end: 'complete', bytes: 0 };
-    let answer: Answer;
+    const exchange = {
+      request,
+      raw,
+      parsed: parseV2Url(request.raw.url ?? ''),
+      trace: new Trace(),
+      signal: gone.signal,
+    };
     try {
-      answer = await this.#decide(request, parsed, { trace, signal: gone.signal });
-      const headersMs = trace.elapsedMs();
-      this.#metrics.requestSeconds.observe({ kind }, headersMs / 1000);
-      sent = await this.#send(request, reply, answer, gone.signal);
-      this.#report(request, { kind, answer, sent, trace, headersMs });
-      if (parsed.ok) this.#remember(request, parsed.value, { answer, sent, trace, headersMs });
+      // A request has its slot until its last byte is out.
+      await this.#slots
+        .execute(() => this.#serve(exchange, () => this.#decide(exchange)))
+        .catch((error: unknown) => {
+          if (!(error instanceof BulkheadRejectedError)) throw error;
+          return this.#serve(exchange, async () => busyAnswer());
+        });
     } catch (error) {
       // A bug, or a client that went while it was being answered.
       if (!gone.signal.aborted) {
@@ -157,11 +179,19 @@ export class RegistryServer {
     }
   }
 
-  async #decide(
-    request: FastifyRequest,
-    parsed: ReturnType<typeof parseV2Url>,
-    context: { readonly trace: Trace; readonly signal: AbortSignal },
-  ): Promise<Answer> {
+  async #serve(exchange: Exchange, decide: () => Promise<Answer>): Promise<void> {
+    const { request, parsed, trace } = exchange;
+    const kind = parsed.ok ? parsed.value.target.kind : 'invalid';
+    const answer = await decide();
+    const headersMs = trace.elapsedMs();
+    this.#metrics.requestSeconds.observe({ kind }, headersMs / 1000);
+    const sent = await this.#send(exchange, answer);
+    this.#report(request, { kind, answer, sent, trace, headersMs });
+    if (parsed.ok) this.#remember(request, parsed.value, { answer, sent, trace, headersMs });
+  }
+
+  async #decide(exchange: Exchange): Promise<Answer> {
+    const { request, parsed } = exchange;
     if (!parsed.ok) {
       const { status, code, message } = parsed;
       return errorAnswer(status, { code, message }, { decision: 'bad_request' });
@@ -174,16 +204,7 @@ export class RegistryServer {
         { decision: 'bad_method', headers: { allow: 'GET, HEAD' } },
       );
     }
-    try {
-      return await this.#slots.execute(() => this.#pull(request, parsed.value, context));
-    } catch (error) {
-      if (!(error instanceof BulkheadRejectedError)) throw error;
-      return errorAnswer(
-        503,
-        { code: 'UNAVAILABLE', message: 'This mirror has too many requests in flight' },
-        { decision: 'busy', headers: { 'retry-after': '1' } },
-      );
-    }
+    return this.#pull(request, parsed.value, exchange);
   }
 
   async #pull(
@@ -217,7 +238,8 @@ export class RegistryServer {
       range: headers.range,
       authorization: headers.authorization,
       userAgent: headers['user-agent'],
-      ...context,
+      signal: context.signal,
+      trace: context.trace,
     };
     const answer =
       target.kind === 'blob'
@@ -227,13 +249,8 @@ export class RegistryServer {
     return { ...answer, headers: { ...answer.headers, 'oci-namespace': asked.ns } };
   }
 
-  async #send(
-    request: FastifyRequest,
-    reply: FastifyReply,
-    answer: Answer,
-    signal: AbortSignal,
-  ): Promise<SentBody> {
-    const { raw } = reply;
+  async #send(exchange: Exchange, answer: Answer): Promise<SentBody> {
+    const { request, raw, signal } = exchange;
     const { body } = answer;
     if (signal.aborted) {
       if (body !== undefined && !Buffer.isBuffer(body)) body.cancel();
@@ -253,12 +270,10 @@ export class RegistryServer {
       raw.end();
       return { end: 'complete', bytes: 0 };
     }
-    if (Buffer.isBuffer(body)) {
-      raw.end(body);
-      return { end: 'complete', bytes: body.length };
-    }
-    const { clientStallMs } = this.#options.limits;
-    return writeBody(raw, body, { clientStallMs, signal });
+    const options = { clientStallMs: this.#options.limits.clientStallMs, signal };
+    return Buffer.isBuffer(body)
+      ? writeWholeBody(raw, body, options)
+      : writeBody(raw, body, options);
   }
 
   #remember(
@@ -316,6 +331,14 @@ export class RegistryServer {
     if (sent.end === 'wrong_bytes') this.#log.error(fields, 'request');
     else this.#log.info(fields, 'request');
   }
+}
+
+function busyAnswer(): Answer {
+  return errorAnswer(
+    503,
+    { code: 'UNAVAILABLE', message: 'This mirror has too many requests in flight' },
+    { decision: 'busy', headers: { 'retry-after': '1' } },
+  );
 }
 
 function baseAnswer(): Answer {

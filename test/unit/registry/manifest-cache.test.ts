@@ -83,4 +83,10 @@ describe('ManifestCache', () => {
     expect(remembered.length).toBeLessThanOrEqual(64);
     expect(cache.getConsented(one.digest, { ...mine, credentials: 'c999' })).toBe(one);
   });
+
+  it('ManifestCache keeps nothing when it has no room at all', () => {
+    const cache = cacheAt({ ms: 0 }, 0);
+    cache.put(one, mine);
+    expect(cache.has(one.digest)).toBe(false);
+  });
 });
