@@ -76,7 +76,11 @@ export class ManifestPull {
   async #byDigest(request: PullRequest, digest: Digest, missing: Missing): Promise<Answer> {
     const { signal, trace, upstream } = request;
     const known = this.#cache.getConsented(digest, this.#consent(request));
-    if (known !== undefined) return this.#found(request, { manifest: known, source: 'memory' });
+    if (known !== undefined) {
+      // It may have had to make room on disk, and the image that it belongs to is in use again.
+      await this.#recorder.keepManifest(known);
+      return this.#found(request, { manifest: known, source: 'memory' });
+    }
     let summary: LocateSummary | undefined;
     const result = await hedge<UpstreamManifestAnswer, FoundManifest>({
       signal,

@@ -4,7 +4,7 @@ import type { TagStatement } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { CachedManifest } from './manifest-cache.ts';
 
-/** The same statement is not recorded again for this long, milliseconds. */
+/** An agent is not told the same again for this long, milliseconds. */
 const QUIET_MS = 5000;
 const MAX_REMEMBERED = 10_000;
 const RECORD_TIMEOUT_MS = 2000;
@@ -43,16 +43,17 @@ export class TagRecorder {
       readonly confirmedAtMs: number;
     },
   ): void {
-    if (this.#recent.get(name) === answer.digest) return;
-    this.#recent.set(name, answer.digest);
     const { digest, mediaType, sizeBytes, confirmedAtMs: observedAtMs } = answer;
     const tag = { digest, mediaType, sizeBytes, observedAtMs };
     const failed = (error: unknown): void => {
       this.#recent.delete(name);
       this.#log.warn({ name, digest, err: error }, 'cannot record what a tag names');
     };
-    this.#agent?.observe(name, tag, { timeoutMs: RECORD_TIMEOUT_MS }).catch(failed);
+    // A keeper forgets names along with manifests that it has no room for, so it decides itself.
     this.#keeper?.tag(name, tag).catch(failed);
+    if (this.#recent.get(name) === digest) return;
+    this.#recent.set(name, digest);
+    this.#agent?.observe(name, tag, { timeoutMs: RECORD_TIMEOUT_MS }).catch(failed);
   }
 
   /** A manifest has passed; where one keeps what passes, it is on disk when this returns. */

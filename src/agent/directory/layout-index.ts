@@ -25,6 +25,8 @@ const nameAnnotation = 'org.opencontainers.image.ref.name';
 const observedAnnotation = 'dev.salvor.observed-at';
 const recordedAnnotation = 'dev.salvor.recorded-at';
 const maxIndexBytes = 32 * 1024 * 1024;
+/** The same observation is not written again for this long. */
+const quietMs = 5000;
 
 /**
  * The names of an OCI image layout, kept in its `index.json`: entries whose annotation
@@ -75,20 +77,25 @@ export class LayoutIndex {
   }
 
   /**
-   * Writes a name down. An observation older than the one that is known changes nothing.
+   * Writes a name down. An observation older than the one that is known changes nothing, and
+   * one that says the same again soon only keeps the name from being the oldest.
    *
    * @throws when the file cannot be written
    */
   async set(entry: NamedDescriptor & { readonly observedAtMs: number }): Promise<void> {
-    const known = this.#names.get(entry.name)?.observedAtMs;
+    const last = this.#names.get(entry.name);
+    const known = last?.observedAtMs;
     // One that claims to come from the future must not win for ever.
     if (known !== undefined && known > entry.observedAtMs && known <= this.#now()) return;
+    const sinceMs = entry.observedAtMs - (known ?? 0);
+    const isNews = last?.digest !== entry.digest || sinceMs < 0 || sinceMs >= quietMs;
     this.#names.delete(entry.name);
-    this.#names.set(entry.name, entry);
+    this.#names.set(entry.name, isNews ? entry : last);
     for (const oldest of this.#names.keys()) {
       if (this.#names.size <= this.#maxNames) break;
       this.#names.delete(oldest);
     }
+    if (!isNews) return;
     await this.#save();
   }
 
