@@ -16,6 +16,13 @@ const GUARDED_RANGES: ReadonlySet<string> = new Set([
   'reserved',
 ]);
 
+/** Where clouds keep metadata and host services outside of the ranges above. */
+const GUARDED_ADDRESSES: ReadonlySet<string> = new Set([
+  '100.100.100.200',
+  '168.63.129.16',
+  'fd00:ec2::254',
+]);
+
 /** Decides which addresses may be dialled on behalf of a client. */
 export class AddressGuard {
   readonly #allowed: readonly [ipaddr.IPv4 | ipaddr.IPv6, number][];
@@ -41,9 +48,10 @@ export class AddressGuard {
 
   /** Whether an address may be dialled. */
   permits(address: string): boolean {
-    // 64-bit mapped and plain forms of an IPv4 address are the same place.
-    const parsed = ipaddr.process(address);
-    if (!GUARDED_RANGES.has(parsed.range())) return true;
+    const parsed = plainForm(address);
+    if (!GUARDED_RANGES.has(parsed.range()) && !GUARDED_ADDRESSES.has(parsed.toString())) {
+      return true;
+    }
     return this.#allowed.some(
       ([network, bits]) => network.kind() === parsed.kind() && parsed.match(network, bits),
     );
@@ -73,6 +81,14 @@ export class AddressGuard {
       else callback(null, first.address, first.family);
     });
   };
+}
+
+// An IPv4 address, its mapped form and its NAT64 form (RFC 6052) are the same place.
+function plainForm(address: string): ipaddr.IPv4 | ipaddr.IPv6 {
+  const parsed = ipaddr.process(address);
+  return parsed.kind() === 'ipv6' && parsed.range() === 'rfc6052'
+    ? new ipaddr.IPv4(parsed.toByteArray().slice(-4))
+    : parsed;
 }
 
 function forbidden(host: string): UpstreamFailure {
