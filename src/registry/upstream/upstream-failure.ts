@@ -75,12 +75,16 @@ export class UpstreamFailure extends Error {
       return new UpstreamFailure('bad_answer', error.message, { cause: error, origin: host });
     }
     const { code, name } = error as { code?: string; name?: string };
-    const kind = name === 'AbortError' ? 'cancelled' : kindOf(error, code ?? '');
+    const isOurs = name === 'AbortError' || CLIENT_IS_CLOSED.has(code ?? '');
+    const kind = isOurs ? 'cancelled' : kindOf(error, code ?? '');
     const reason = REASONS[kind] ?? (error instanceof Error ? error.message : String(error));
     const suffix = typeof code === 'string' ? ` (${code})` : '';
     return new UpstreamFailure(kind, `${host} ${reason}${suffix}`, { cause: error, origin: host });
   }
 }
+
+/** This side has closed its connections: no word about the other one. */
+const CLIENT_IS_CLOSED: ReadonlySet<string> = new Set(['UND_ERR_DESTROYED', 'UND_ERR_CLOSED']);
 
 const OUTAGE_SIGNS: ReadonlySet<UpstreamFailureKind> = new Set([
   'refused',

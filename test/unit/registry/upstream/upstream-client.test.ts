@@ -169,7 +169,7 @@ describe('UpstreamClient', () => {
       kind: 'refused',
       message: expect.stringContaining('refused the connection (ECONNREFUSED)') as string,
     });
-    const resetting = await serve(({ socket }) => (socket as Socket).resetAndDestroy());
+    const resetting = await serve(({ socket }) => socket.resetAndDestroy());
     await expect(clientOf(resetting.url).send(request())).rejects.toMatchObject({ kind: 'reset' });
     await expect(clientOf('http://no-such-host.invalid').send(request())).rejects.toMatchObject({
       kind: 'dns',

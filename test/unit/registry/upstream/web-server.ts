@@ -13,6 +13,8 @@ export interface SeenRequest {
   readonly method: string;
   readonly url: string;
   readonly headers: IncomingHttpHeaders;
+  /** Tells connections apart. */
+  readonly remotePort: number | undefined;
 }
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void;
@@ -49,6 +51,7 @@ export class WebServer {
         method: request.method ?? '',
         url: request.url ?? '',
         headers: request.headers,
+        remotePort: request.socket.remotePort,
       });
       web.handler(request, response);
     });
