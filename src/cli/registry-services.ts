@@ -57,7 +57,7 @@ export function registryService(
   const { budgets, limits } = config;
   const metrics = createRegistryMetrics(surroundings.metrics);
   const upstreams = new Upstreams(
-    { allow: config.allow, deny: config.deny },
+    { allow: config.allow, deny: config.deny, configured: Object.keys(config.upstreams) },
     { create: upstreamFactory(config, { log, metrics }) },
   );
   const quarantine = new Quarantine({ ttlMs: QUARANTINE_MS, maxEntries: QUARANTINE_ENTRIES });

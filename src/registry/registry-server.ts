@@ -14,6 +14,7 @@ import type { ManifestPull } from './manifest-pull.ts';
 import type { PullRequest } from './pull-request.ts';
 import type { RegistryMetrics } from './registry-metrics.ts';
 import { Trace } from './trace.ts';
+import { UnreadableRequests } from './unreadable-requests.ts';
 import type { Upstreams } from './upstream/upstreams.ts';
 
 export interface RegistryServerOptions {
@@ -50,6 +51,7 @@ export class RegistryServer {
   readonly #metrics: RegistryMetrics;
   readonly #log: Logger;
   readonly #slots;
+  readonly #unreadable: UnreadableRequests;
   readonly #app: FastifyInstance;
 
   constructor(
@@ -71,6 +73,11 @@ export class RegistryServer {
     this.#metrics = dependencies.metrics;
     this.#log = dependencies.log;
     this.#slots = bulkhead(options.limits.maxStreams, 0);
+    this.#unreadable = new UnreadableRequests({
+      onAnswer: ({ decision, status }) => {
+        this.#metrics.requests.inc({ kind: 'invalid', decision, status });
+      },
+    });
     this.#app = this.#createApp();
   }
 
@@ -110,6 +117,7 @@ export class RegistryServer {
     const app = fastify({
       // A path that cannot be decoded: the parser of paths says why.
       frameworkErrors: (_error, request, reply) => void this.#handle(request, reply),
+      clientErrorHandler: this.#unreadable.refuse,
       logger: false,
       http: {
         maxHeaderSize: this.#options.limits.maxHeaderBytes,
@@ -124,6 +132,7 @@ export class RegistryServer {
       return503OnClosing: true,
     });
     app.server.headersTimeout = requestTimeoutMs;
+    app.server.on('connect', (_request, socket) => this.#unreadable.end(socket, badMethodAnswer()));
     // Nothing that is pushed here is ever read: no parser, no body.
     app.removeAllContentTypeParsers();
     app.addContentTypeParser('*', (_request, _payload, done) => done(null));
@@ -133,14 +142,8 @@ export class RegistryServer {
       handler: (request, reply) => this.#handle(request, reply),
     });
     app.setNotFoundHandler((request, reply) => this.#handle(request, reply));
-    app.setErrorHandler((error: Error & { statusCode?: number }, request, reply) => {
-      const status = error.statusCode ?? 500;
-      this.#log.error({ err: error, method: request.method, url: request.url }, 'request failed');
-      void reply
-        .code(status)
-        .type('application/json')
-        .send({ errors: [{ code: 'UNKNOWN', message: 'The request could not be answered' }] });
-    });
+    // What the framework dislikes about a request is answered like every other one.
+    app.setErrorHandler((_error, request, reply) => this.#handle(request, reply));
     return app;
   }
 
@@ -152,6 +155,7 @@ export class RegistryServer {
       if (!raw.writableFinished) gone.abort();
     });
     raw.on('error', () => gone.abort());
+    this.#unreadable.watch(raw);
     this.#metrics.streams.inc();
     const exchange = {
       request,
@@ -198,11 +202,7 @@ export class RegistryServer {
     }
     const { method } = request;
     if (method !== 'GET' && method !== 'HEAD') {
-      return errorAnswer(
-        405,
-        { code: 'UNSUPPORTED', message: 'This registry is a mirror: it can only be read' },
-        { decision: 'bad_method', headers: { allow: 'GET, HEAD' } },
-      );
+      return badMethodAnswer();
     }
     return this.#pull(request, parsed.value, exchange);
   }
@@ -338,6 +338,14 @@ function busyAnswer(): Answer {
     503,
     { code: 'UNAVAILABLE', message: 'This mirror has too many requests in flight' },
     { decision: 'busy', headers: { 'retry-after': '1' } },
+  );
+}
+
+function badMethodAnswer(): Answer {
+  return errorAnswer(
+    405,
+    { code: 'UNSUPPORTED', message: 'This registry is a mirror: it can only be read' },
+    { decision: 'bad_method', headers: { allow: 'GET, HEAD' } },
   );
 }
 

@@ -46,6 +46,18 @@ export class AddressGuard {
     return version === 0 ? [] : [`${host}/${version === 4 ? 32 : 128}`];
   }
 
+  /**
+   * Whether a registry's name is itself an address that is guarded. Other names may lead to one,
+   * which their lookup shows.
+   *
+   * @param name "host" or "host:port", the host being an address or a DNS name
+   */
+  static guards(name: string): boolean {
+    const host = new URL(`http://${name}/`).hostname.replace(/^\[|\]$/g, '');
+    if (isIP(host) === 0) return host === 'localhost' || host.endsWith('.localhost');
+    return !new AddressGuard([]).permits(host);
+  }
+
   /** Whether an address may be dialled. */
   permits(address: string): boolean {
     const parsed = plainForm(address);

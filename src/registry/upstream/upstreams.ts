@@ -1,3 +1,4 @@
+import { AddressGuard } from './address-guard.ts';
 import type { Upstream } from './upstream.ts';
 
 /** Which registries may be asked on behalf of clients. */
@@ -5,6 +6,8 @@ export interface UpstreamPolicy {
   /** Patterns of registry names, "*" standing for any part of one. */
   readonly allow: readonly string[];
   readonly deny: readonly string[];
+  /** Names that the configuration describes; no other may stand for this host or its links. */
+  readonly configured: readonly string[];
 }
 
 /** How many registries are kept that only a client has named; the one unused longest goes. */
@@ -33,12 +36,13 @@ export class Upstreams {
       this.#byName.set(name, known);
       return known;
     }
-    const { allow, deny } = this.#policy;
+    const { allow, configured, deny } = this.#policy;
+    if (!configured.includes(name) && AddressGuard.guards(name)) return undefined;
     if (deny.some((pattern) => matches(pattern, name))) return undefined;
     if (!allow.some((pattern) => matches(pattern, name))) return undefined;
     const upstream = this.#create(name);
     this.#byName.set(name, upstream);
-    if (this.#byName.size > MAX_UNCONFIGURED) void this.#dropOldest();
+    void this.#dropOldest();
     return upstream;
   }
 
@@ -53,8 +57,10 @@ export class Upstreams {
   }
 
   async #dropOldest(): Promise<void> {
-    const [oldest] = this.#byName;
-    if (oldest === undefined) return;
+    const { configured } = this.#policy;
+    const unconfigured = [...this.#byName].filter(([name]) => !configured.includes(name));
+    const [oldest] = unconfigured;
+    if (oldest === undefined || unconfigured.length <= MAX_UNCONFIGURED) return;
     this.#byName.delete(oldest[0]);
     await oldest[1].close();
   }
