@@ -1,0 +1,241 @@
+import { Readable } from 'node:stream';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { digestOf } from '../../../../src/oci/digest.ts';
+import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
+import {
+  askForManifest,
+  type UpstreamManifestAnswer,
+} from '../../../../src/registry/upstream/manifest-request.ts';
+import {
+  UpstreamClient,
+  type UpstreamResponse,
+} from '../../../../src/registry/upstream/upstream-client.ts';
+import type { AskRequest, Upstream } from '../../../../src/registry/upstream/upstream.ts';
+import { expectNoLeaks } from '../../../support/no-leaks.ts';
+import { cutBody, responseOf, stalledBody } from './fake-response.ts';
+import { WebServer } from './web-server.ts';
+
+expectNoLeaks();
+
+const bytes = Buffer.from('{"schemaVersion":2}');
+const digest = digestOf(bytes);
+const mediaType = 'application/vnd.oci.image.manifest.v1+json';
+const date = 'Wed, 01 Jul 2026 10:00:00 GMT';
+const good = {
+  'content-type': `${mediaType}; charset=utf-8`,
+  'content-length': String(bytes.length),
+  'docker-content-digest': digest,
+  date,
+};
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+interface Question {
+  readonly method?: 'GET' | 'HEAD';
+  readonly byDigest?: boolean;
+  readonly maxBytes?: number;
+}
+
+/** Asks an upstream that gives these answers in order. */
+async function ask(
+  answers: readonly UpstreamResponse[],
+  question: Question = {},
+): Promise<{ answer: UpstreamManifestAnswer; asked: AskRequest[] }> {
+  const asked: AskRequest[] = [];
+  const rest = [...answers];
+  const upstream = {
+    ask: async (request: AskRequest) => {
+      asked.push(request);
+      return rest.shift();
+    },
+  } as unknown as Upstream;
+  const answer = await askForManifest(
+    upstream,
+    {
+      method: question.method ?? 'GET',
+      repository: 'a/b',
+      reference: question.byDigest === true ? { digest } : { tag: '1' },
+      headers: { authorization: 'Bearer x' },
+    },
+    {
+      maxBytes: question.maxBytes ?? 1000,
+      stallMs: 5000,
+      signal: new AbortController().signal,
+    },
+  );
+  return { answer, asked };
+}
+
+const without = (name: keyof typeof good): Record<string, string> =>
+  Object.fromEntries(Object.entries(good).filter(([key]) => key !== name));
+
+describe('askForManifest', () => {
+  it('askForManifest describes a manifest by the headers of HEAD', async () => {
+    const { answer, asked } = await ask([responseOf({ headers: good })], { method: 'HEAD' });
+    expect(answer).toEqual({
+      kind: 'manifest',
+      digest,
+      mediaType,
+      sizeBytes: bytes.length,
+      confirmedAtMs: Date.parse(date),
+    });
+    expect(asked).toMatchObject([
+      { method: 'HEAD', path: '/v2/a/b/manifests/1', headers: { authorization: 'Bearer x' } },
+    ]);
+    expect(asked[0]?.headers['accept']).toContain(mediaType);
+  });
+
+  it('askForManifest asks for a manifest by digest where it has one', async () => {
+    const { asked } = await ask([responseOf({ headers: good, body: bytes })], { byDigest: true });
+    expect(asked[0]?.path).toBe(`/v2/a/b/manifests/${digest}`);
+  });
+
+  it.each(['content-length', 'content-type', 'docker-content-digest'] as const)(
+    'askForManifest fetches the manifest itself when HEAD has no %s',
+    async (name) => {
+      const head = responseOf({ headers: without(name) });
+      const { answer, asked } = await ask([head, responseOf({ headers: good, body: bytes })], {
+        method: 'HEAD',
+      });
+      expect(asked.map(({ method }) => method)).toEqual(['HEAD', 'GET']);
+      expect(answer).toMatchObject({ kind: 'manifest', digest, sizeBytes: bytes.length });
+      expect(head.body.destroyed).toBe(true);
+    },
+  );
+
+  it('askForManifest fetches the manifest itself when HEAD says that it is empty', async () => {
+    const head = responseOf({ headers: { ...good, 'content-length': '0' } });
+    const { asked } = await ask([head, responseOf({ headers: good, body: bytes })], {
+      method: 'HEAD',
+    });
+    expect(asked.length).toBe(2);
+  });
+
+  it('askForManifest needs no digest header for what it has asked by digest', async () => {
+    const headers = without('docker-content-digest');
+    const head = await ask([responseOf({ headers })], { method: 'HEAD', byDigest: true });
+    expect(head.answer).toMatchObject({ digest });
+    const get = await ask([responseOf({ headers, body: bytes })], { byDigest: true });
+    expect(get.answer).toMatchObject({ digest, bytes });
+  });
+
+  it('askForManifest computes the digest that GET does not say', async () => {
+    for (const said of [undefined, 'sha256:nonsense']) {
+      const headers = {
+        ...without('docker-content-digest'),
+        ...(said === undefined ? {} : { 'docker-content-digest': said }),
+      };
+      const { answer } = await ask([responseOf({ headers, body: bytes })]);
+      expect(answer).toMatchObject({ kind: 'manifest', digest, bytes });
+    }
+  });
+
+  it('askForManifest refuses bytes of another digest', async () => {
+    const wrong = responseOf({ headers: without('content-length'), body: Buffer.from('{"x":1}') });
+    await expect(ask([wrong])).rejects.toMatchObject({ outcome: 'wrong_bytes' });
+    const asked = responseOf({ headers: without('content-length'), body: Buffer.from('{"x":1}') });
+    await expect(ask([asked], { byDigest: true })).rejects.toMatchObject({
+      outcome: 'wrong_bytes',
+    });
+  });
+
+  it('askForManifest refuses a manifest of no type', async () => {
+    const response = responseOf({ headers: without('content-type'), body: bytes });
+    await expect(ask([response])).rejects.toMatchObject({ outcome: 'bad_answer' });
+  });
+
+  it('askForManifest stops at a manifest that is too large', async () => {
+    let sent = 0;
+    const endless = new Readable({
+      read() {
+        sent += 1;
+        this.push(Buffer.alloc(1024));
+      },
+    });
+    const response = responseOf({ headers: without('content-length'), body: endless });
+    await expect(ask([response], { maxBytes: 10_000 })).rejects.toMatchObject({
+      outcome: 'too_long',
+    });
+    expect(endless.destroyed).toBe(true);
+    expect(sent).toBeLessThan(200);
+  });
+
+  it('askForManifest tells a body that was cut, politely or not', async () => {
+    const half = bytes.subarray(0, 5);
+    const cut = responseOf({ headers: good, body: cutBody(half) });
+    await expect(ask([cut])).rejects.toMatchObject({ outcome: 'cut' });
+    const short = responseOf({ headers: good, body: half });
+    await expect(ask([short])).rejects.toMatchObject({ outcome: 'cut' });
+  });
+
+  it('askForManifest gives up on a body that stalls or trickles', async () => {
+    vi.useFakeTimers();
+    const stalled = ask([responseOf({ headers: good, body: stalledBody(bytes.subarray(0, 5)) })]);
+    const outcome = stalled.catch((error: unknown) => error);
+    await vi.advanceTimersByTimeAsync(6000);
+    expect(await outcome).toMatchObject({ outcome: 'stalled' });
+
+    const trickle = new Readable({ read: () => undefined });
+    const interval = setInterval(() => trickle.push(Buffer.from('x')), 200);
+    const slow = ask([responseOf({ headers: without('content-length'), body: trickle })]);
+    const slowOutcome = slow.catch((error: unknown) => error);
+    await vi.advanceTimersByTimeAsync(8000);
+    clearInterval(interval);
+    expect(await slowOutcome).toMatchObject({ outcome: 'stalled' });
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it.each([
+    [404, 'missing'],
+    [410, 'missing'],
+    [401, 'refused'],
+    [403, 'refused'],
+  ] as const)('askForManifest takes %i for %s', async (status, kind) => {
+    const response = responseOf({ status, body: Buffer.from('why') });
+    const { answer } = await ask([response], { method: 'GET' });
+    expect(answer).toMatchObject({ kind, refusal: { status, body: Buffer.from('why') } });
+  });
+
+  it('askForManifest believes no time far in the future', async () => {
+    const nowMs = Date.now();
+    for (const odd of ['Wed, 01 Jul 2099 10:00:00 GMT', 'yesterday']) {
+      const { answer } = await ask([responseOf({ headers: { ...good, date: odd } })], {
+        method: 'HEAD',
+      });
+      if (answer.kind !== 'manifest') throw new Error(answer.kind);
+      expect(answer.confirmedAtMs).toBeGreaterThanOrEqual(nowMs);
+      expect(answer.confirmedAtMs).toBeLessThanOrEqual(Date.now());
+    }
+  });
+
+  it('askForManifest does not cost its upstream a connection each time', async () => {
+    const server = await WebServer.start((_, response) => {
+      response.writeHead(200, good).end(bytes);
+    });
+    const client = new UpstreamClient(
+      { url: server.url, connections: 4, connectMs: 1000, redirectRetryMs: 1000 },
+      { guard: new AddressGuard(['127.0.0.0/8']) },
+    );
+    const upstream = {
+      ask: (request: AskRequest, { signal }: { signal: AbortSignal }) =>
+        client.send({ ...request, headersTimeoutMs: 5000, signal }),
+    } as unknown as Upstream;
+    try {
+      for (let round = 0; round < 20; round += 1) {
+        const method = round % 2 === 0 ? 'HEAD' : 'GET';
+        await askForManifest(
+          upstream,
+          { method, repository: 'a', reference: { tag: '1' }, headers: {} },
+          { maxBytes: 1000, stallMs: 1000, signal: new AbortController().signal },
+        );
+      }
+      expect(server.requests.length).toBe(20);
+      expect(server.connections).toBeLessThanOrEqual(3);
+    } finally {
+      await client.close();
+      await server.close();
+    }
+  });
+});
