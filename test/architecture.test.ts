@@ -32,7 +32,7 @@ const allowed: Readonly<
     folders: ['oci', 'rpc', 'telemetry'],
     packages: ['cockatiel', 'fastify', 'ipaddr.js', 'lru-cache', 'prom-client', 'undici'],
   },
-  node: { folders: ['oci', 'telemetry'], packages: ['smol-toml'] },
+  node: { folders: ['oci', 'telemetry'], packages: [] },
   cli: {
     folders: ['agent', 'config', 'discovery', 'node', 'oci', 'registry', 'rpc', 'telemetry'],
     packages: ['@grpc/grpc-js', 'commander', 'prom-client', 'yaml'],

@@ -3,8 +3,11 @@ import { encodeReadFrame, READ_FRAME_HEADROOM_BYTES } from '../rpc/read-frame.ts
 import { RpcFailure } from './rpc-failure.ts';
 import type { OpenBlob } from './store.ts';
 
-/** Where frames go: the writable side of a grpc-js call. */
-export type FrameSink = Pick<ServerWritableStream<unknown, Buffer>, 'write'>;
+/** The writable side of a grpc-js call. */
+export type MessageSink<T> = Pick<ServerWritableStream<unknown, T>, 'write'>;
+
+/** Where frames go. */
+export type FrameSink = MessageSink<Buffer>;
 
 /** A part of a blob, as somebody asked for it. */
 export interface BlobPart {
@@ -50,7 +53,7 @@ export async function sendBlob(
     await written;
     [filling, sending] = [sending, filling];
     const frame = encodeReadFrame(sending, wanted, isFirst ? first : undefined);
-    written = write(call, frame, options.signal);
+    written = writeTo(call, frame, options.signal);
     // The loop may fail before it comes to wait for this write.
     written.catch(() => undefined);
     position += wanted;
@@ -77,7 +80,12 @@ async function fill(
   }
 }
 
-function write(call: FrameSink, frame: Buffer, signal: AbortSignal): Promise<void> {
+/**
+ * Writes one message and waits until the call takes more.
+ *
+ * @throws RpcFailure when the reader has gone
+ */
+export function writeTo<T>(call: MessageSink<T>, message: T, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     // grpc-js drops the callback of a write to a cancelled call.
     const abort = (): void => reject(new RpcFailure(status.CANCELLED, 'cancelled by the reader'));
@@ -86,7 +94,7 @@ function write(call: FrameSink, frame: Buffer, signal: AbortSignal): Promise<voi
       return;
     }
     signal.addEventListener('abort', abort, { once: true });
-    call.write(frame, (error: Error | null | undefined) => {
+    call.write(message, (error: Error | null | undefined) => {
       signal.removeEventListener('abort', abort);
       if (error) reject(error);
       else resolve();

@@ -10,7 +10,7 @@ import {
 import type { Locator, KeyHolder } from '../discovery/locate.ts';
 import { parseDigest } from '../oci/digest.ts';
 import type { LocateKey } from '../rpc/agent-client.ts';
-import { tagFromMessage, tagToMessage, safeNumber } from '../rpc/agent-protocol.ts';
+import { tagFromMessage, tagToMessage } from '../rpc/agent-protocol.ts';
 import {
   AbortIngestResponseSchema,
   HolderSchema,
@@ -30,6 +30,12 @@ import type { RegistryWatch } from './registry-watch.ts';
 import { RpcFailure } from './rpc-failure.ts';
 import { streamHandler, unaryHandler, type HandlerContext } from './rpc-handlers.ts';
 import type { ContentStore } from './store.ts';
+
+/** Bounds on the silence that a registry may ask to be ended after, milliseconds. */
+const MIN_SILENCE_MS = 200;
+const MAX_SILENCE_MS = 3_600_000;
+/** The most that Linux counts to: PID_MAX_LIMIT. */
+const MAX_PID = 4_194_304;
 
 /** Serves the registry on the same node, over the unix socket. */
 export class LocalService {
@@ -124,10 +130,13 @@ export class LocalService {
     let watched: ReturnType<RegistryWatch['start']> | undefined;
     const stop = (): void => watched?.stop();
     call.on('data', (request: WatchRequest) => {
-      watched ??= this.#watch.start({
-        pid: safeNumber(request.pid),
-        timeoutMs: Math.max(200, safeNumber(request.timeoutMs)),
-      });
+      const terms = watchTerms(request);
+      if (terms === undefined) {
+        stop();
+        callback(new RpcFailure(status.INVALID_ARGUMENT, 'no process, or no time'));
+        return;
+      }
+      watched ??= this.#watch.start(terms);
       watched.beat();
     });
     call.on('error', stop);
@@ -137,6 +146,12 @@ export class LocalService {
       callback(null, create(WatchResponseSchema));
     });
   }
+}
+
+function watchTerms(request: WatchRequest): { pid: number; timeoutMs: number } | undefined {
+  const [pid, timeoutMs] = [Number(request.pid), Number(request.timeoutMs)];
+  if (pid < 1 || pid > MAX_PID || timeoutMs < 1) return undefined;
+  return { pid, timeoutMs: Math.min(Math.max(timeoutMs, MIN_SILENCE_MS), MAX_SILENCE_MS) };
 }
 
 function keyOf(request: LocateRequest): LocateKey {

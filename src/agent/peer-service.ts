@@ -24,7 +24,7 @@ import {
   type StatRequest,
 } from '../rpc/gen/salvor/agent/v1/agent_pb.ts';
 import type { AgentMetrics } from './agent-metrics.ts';
-import { sendBlob } from './blob-sender.ts';
+import { sendBlob, writeTo } from './blob-sender.ts';
 import type { HeldContent } from './held-content.ts';
 import { RpcFailure } from './rpc-failure.ts';
 import { streamHandler, unaryHandler, type HandlerContext } from './rpc-handlers.ts';
@@ -147,13 +147,14 @@ export class PeerService {
   async #read(call: ServerWritableStream<ReadRequest, Buffer>, signal: AbortSignal): Promise<void> {
     const { request } = call;
     const part = {
-      offsetBytes: safeNumber(request.offsetBytes),
-      lengthBytes: safeNumber(request.lengthBytes),
+      offsetBytes: positionOf(request.offsetBytes),
+      lengthBytes: positionOf(request.lengthBytes),
     };
     if (this.#readers.count >= this.#options.maxReaders) {
       throw new RpcFailure(status.RESOURCE_EXHAUSTED, 'too many readers');
     }
     this.#readers.count += 1;
+    this.#metrics.readers.inc();
     try {
       const opened = await this.#content.open(digestOf(request.digest), { signal });
       if (opened === undefined) throw new RpcFailure(status.NOT_FOUND, 'not held');
@@ -166,6 +167,7 @@ export class PeerService {
       }
     } finally {
       this.#readers.count -= 1;
+      this.#metrics.readers.dec();
     }
   }
 
@@ -173,11 +175,7 @@ export class PeerService {
     call: ServerWritableStream<ListRequest, ListResponse>,
     signal: AbortSignal,
   ): Promise<void> {
-    const send = (message: ListResponse): Promise<void> =>
-      new Promise((resolve) => {
-        signal.addEventListener('abort', () => resolve(), { once: true });
-        call.write(message, () => resolve());
-      });
+    const send = (message: ListResponse): Promise<void> => writeTo(call, message, signal);
     let blobs: ReturnType<typeof create<typeof HeldBlobSchema>>[] = [];
     for await (const { digest, sizeBytes } of this.#content.blobs({ signal })) {
       blobs.push(create(HeldBlobSchema, { digest, sizeBytes: BigInt(sizeBytes) }));
@@ -199,6 +197,14 @@ export class PeerService {
 /** How many blobs are being read, over all the servers of one agent. */
 export interface ReaderCount {
   count: number;
+}
+
+function positionOf(value: bigint): number {
+  try {
+    return safeNumber(value);
+  } catch (error) {
+    throw new RpcFailure(status.INVALID_ARGUMENT, 'a position out of range', { cause: error });
+  }
 }
 
 function digestOf(text: string): Digest {

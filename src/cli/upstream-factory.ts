@@ -1,3 +1,4 @@
+import { defaultUpstreamUrl } from '../config/load.ts';
 import type { Config, UpstreamConfig } from '../config/schema.ts';
 import { AddressGuard } from '../registry/upstream/address-guard.ts';
 import type { RegistryMetrics } from '../registry/registry-metrics.ts';
@@ -21,7 +22,7 @@ export function upstreamFactory(
   const { budgets, limits } = config;
   return (name) => {
     const settings = config.upstreams[name];
-    const url = urlOf(name, settings);
+    const url = settings?.url ?? defaultUpstreamUrl(name);
     const guard = new AddressGuard(allowedAddresses(url, settings));
     const client = new UpstreamClient(
       {
@@ -59,12 +60,6 @@ export function upstreamFactory(
     );
     return new Upstream({ name, peers, budgets }, { client, health, tokenServices });
   };
-}
-
-function urlOf(name: string, settings: UpstreamConfig | undefined): string {
-  if (settings !== undefined && settings.url !== '') return settings.url;
-  if (name === 'docker.io') return 'https://registry-1.docker.io';
-  return `${settings?.plainHttp === true ? 'http' : 'https'}://${name}`;
 }
 
 // An address that the configuration itself names is meant to be dialled.

@@ -65,10 +65,6 @@ const upstreamSection = section('One upstream registry.', {
 
 const registryLimits = section('Bounds of the registry.', {
   maxStreams: count(512, 'Requests served at a time.', { maximum: 65_536 }),
-  maxRequestsQueued: count(512, 'Requests that wait for their turn; more get 503 at once.', {
-    minimum: 0,
-    maximum: 65_536,
-  }),
   maxManifestBytes: bytes(8 * mib, 'Largest manifest that is accepted.', {
     minimum: 64 * kib,
     maximum: 256 * mib,
@@ -165,11 +161,6 @@ const agentSection = section("The agent: reads this node's content store and ser
     minLength: 1,
     format: 'address',
     description: 'Address for other nodes.',
-  }),
-  advertise: text({
-    default: '',
-    format: 'address',
-    description: 'Address at which other nodes reach it. Empty: as the list of members has it.',
   }),
   admin: text({
     default: '127.0.0.1:7491',

@@ -83,10 +83,12 @@ export class Locator {
     const asked = waiting.length;
     let failed = 0;
     const running = new Set<Promise<Outcome>>();
+    const left = new AbortController();
+    const signal = AbortSignal.any([options.signal, left.signal]);
     const startNext = (): void => {
       const member = waiting.shift();
       if (member === undefined) return;
-      const outcome: Promise<Outcome> = this.#askOne(member, key, options.signal).then((answer) => {
+      const outcome: Promise<Outcome> = this.#askOne(member, key, signal).then((answer) => {
         if (answer === 'failed') failed += 1;
         return typeof answer === 'object'
           ? { outcome, holder: { member, ...answer } }
@@ -94,14 +96,19 @@ export class Locator {
       });
       running.add(outcome);
     };
-    while (running.size < maxMembersAsked && waiting.length > 0) startNext();
-    while (running.size > 0) {
-      const { outcome, holder } = await Promise.race(running);
-      running.delete(outcome);
-      startNext();
-      if (holder !== undefined) yield { holder };
+    try {
+      while (running.size < maxMembersAsked && waiting.length > 0) startNext();
+      while (running.size > 0) {
+        const { outcome, holder } = await Promise.race(running);
+        running.delete(outcome);
+        startNext();
+        if (holder !== undefined) yield { holder };
+      }
+      yield { summary: { asked, failed } };
+    } finally {
+      // Whoever stops listening has no more use for the answers that are still to come.
+      left.abort();
     }
-    yield { summary: { asked, failed } };
   }
 
   async #askOne(
@@ -109,15 +116,28 @@ export class Locator {
     key: LocateKey,
     signal: AbortSignal,
   ): Promise<KeyAnswer | 'absent' | 'failed'> {
+    if (signal.aborted) return 'failed';
     const timeoutMs = this.#health.timeoutMs(member.name);
+    const late = Promise.withResolvers<never>();
+    const fail = (why: string): void => late.reject(new Error(`Cannot wait longer: ${why}`));
+    // A member that is this process itself knows no deadline of its own.
+    const timer = setTimeout(() => fail('no answer in time'), timeoutMs);
+    const onAbort = (): void => fail('nobody listens any more');
+    signal.addEventListener('abort', onAbort, { once: true });
     try {
-      const answer = await this.#ask(member, key, { signal, timeoutMs });
+      const answer = await Promise.race([
+        this.#ask(member, key, { signal, timeoutMs }),
+        late.promise,
+      ]);
       this.#health.recordAnswer(member.name);
       return answer ?? 'absent';
     } catch (error) {
       if (!signal.aborted) this.#health.recordFailure(member.name);
       this.#log.debug({ member: member.name, key, err: error }, 'member gave no answer');
       return 'failed';
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', onAbort);
     }
   }
 }

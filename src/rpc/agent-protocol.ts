@@ -6,6 +6,9 @@ import { Local, Peer, TagSchema, type Tag } from './gen/salvor/agent/v1/agent_pb
 import { readFrameCodec } from './read-frame.ts';
 import { methodDefinition, serviceDefinition } from './service-definition.ts';
 
+/** The last moment that a Date can stand for, milliseconds since the epoch. */
+const MAX_TIME_MS = 8.64e15;
+
 /** The Peer service for a grpc-js server. */
 export const peerService = serviceDefinition(Peer, { read: { response: readFrameCodec } });
 
@@ -54,7 +57,7 @@ export function tagToMessage(tag: TagStatement): Tag {
 /** @returns undefined when the message makes no sense, which is how nonsense is ignored */
 export function tagFromMessage(tag: Tag): TagStatement | undefined {
   const digest = parseDigest(tag.digest);
-  if (!digest.ok || tag.mediaType === '') return undefined;
+  if (!digest.ok || tag.mediaType === '' || !isSafe(tag.sizeBytes)) return undefined;
   return {
     digest: digest.value,
     mediaType: tag.mediaType,
@@ -70,16 +73,21 @@ export function tagFromMessage(tag: Tag): TagStatement | undefined {
  * @throws RangeError when it is negative or not exact in a double
  */
 export function safeNumber(value: bigint): number {
-  const number = Number(value);
-  if (!Number.isSafeInteger(number) || number < 0) {
+  if (!isSafe(value)) {
     throw new RangeError(`Cannot use ${value.toString()} as a size: out of range`);
   }
-  return number;
+  return Number(value);
+}
+
+function isSafe(value: bigint): boolean {
+  return value >= 0n && value <= BigInt(Number.MAX_SAFE_INTEGER);
 }
 
 function optionalMs<K extends string>(
   key: K,
   value: Timestamp | undefined,
 ): Partial<Record<K, number>> {
-  return value === undefined ? {} : ({ [key]: timestampMs(value) } as Record<K, number>);
+  const ms = value === undefined ? Number.NaN : timestampMs(value);
+  // A time that no calendar has is none.
+  return ms >= 0 && ms <= MAX_TIME_MS ? ({ [key]: ms } as Record<K, number>) : {};
 }

@@ -61,7 +61,7 @@ export function decodeReadFrame(bytes: Buffer): ReadFrame {
     const [value, next] = readVarint(bytes, position + 1);
     position = next;
     if (tag === TAG_SIZE) sizeBytes = value;
-    else if (tag === TAG_VERIFIED) verified = value === 1;
+    else if (tag === TAG_VERIFIED) verified = value !== 0;
     else {
       if (position + value > bytes.length) throw new Error('Cannot decode a read frame: cut short');
       data = bytes.subarray(position, position + value);
