@@ -116,7 +116,8 @@ export class Locator {
     key: LocateKey,
     signal: AbortSignal,
   ): Promise<KeyAnswer | 'absent' | 'failed'> {
-    if (signal.aborted) return 'failed';
+    const isGone = (): boolean => signal.aborted;
+    if (isGone()) return 'failed';
     const timeoutMs = this.#health.timeoutMs(member.name);
     const late = Promise.withResolvers<never>();
     const fail = (why: string): void => late.reject(new Error(`Cannot wait longer: ${why}`));
@@ -132,7 +133,7 @@ export class Locator {
       this.#health.recordAnswer(member.name);
       return answer ?? 'absent';
     } catch (error) {
-      if (!signal.aborted) this.#health.recordFailure(member.name);
+      if (!isGone()) this.#health.recordFailure(member.name);
       this.#log.debug({ member: member.name, key, err: error }, 'member gave no answer');
       return 'failed';
     } finally {
