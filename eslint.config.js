@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist/', '.tools/', '.work/', 'node_modules/', 'src/rpc/gen/'] },
+  { ignores: ['dist/', '.tools/', '.work/', 'node_modules/', 'src/rpc/gen/', 'eslint.config.js'] },
   ...tseslint.configs.strictTypeChecked,
   {
     languageOptions: {

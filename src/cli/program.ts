@@ -167,7 +167,7 @@ function addWhy(program: Command, dependencies: ProgramDependencies): void {
     .argument('<about>', 'An image, as docker pull would name it, or a digest.')
     .option('--json', 'Print JSON.', false)
     .action(async (about: string, options: { json: boolean }, command: Command) => {
-      const config = await load(command, dependencies, 'registry');
+      const config = await load(command, dependencies);
       const { runWhy } = await import('./why.ts');
       dependencies.writeOut(await runWhy(config, { about, json: options.json }));
     });
