@@ -1,0 +1,135 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { RegistryWatch } from '../../../src/agent/registry-watch.ts';
+import { silentLogger } from '../../../src/telemetry/logger.ts';
+
+const TIMEOUT_MS = 1000;
+
+const children: ChildProcess[] = [];
+
+beforeEach(() => {
+  // Reading /proc is real; only the time is the test's.
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] });
+});
+
+afterEach(async () => {
+  expect(vi.getTimerCount()).toBe(0);
+  vi.useRealTimers();
+  for (const child of children) {
+    if (child.exitCode !== null || child.signalCode !== null) continue;
+    const exited = once(child, 'exit');
+    child.kill('SIGKILL');
+    await exited;
+  }
+  children.length = 0;
+});
+
+function process(): ChildProcess & { pid: number } {
+  const child = spawn('sleep', ['60'], { stdio: 'ignore' });
+  children.push(child);
+  if (child.pid === undefined) throw new Error('Cannot start a process');
+  return child as ChildProcess & { pid: number };
+}
+
+function scene() {
+  const killed: number[] = [];
+  let ended = 0;
+  const watch = new RegistryWatch({
+    log: silentLogger,
+    kill: (pid) => killed.push(pid),
+    onEnded: () => (ended += 1),
+  });
+  return { watch, killed, ended: () => ended };
+}
+
+/** Lets time pass as it does: in small steps. */
+async function pass(ms: number): Promise<void> {
+  for (let passed = 0; passed < ms; passed += 20) await vi.advanceTimersByTimeAsync(20);
+}
+
+/** Lets reads of /proc come back. */
+async function settle(): Promise<void> {
+  for (let n = 0; n < 20; n += 1) await new Promise((resolve) => setImmediate(resolve));
+}
+
+describe('RegistryWatch', () => {
+  it('RegistryWatch ends a process that has been silent for its time', async () => {
+    const { watch, killed, ended } = scene();
+    const { pid } = process();
+    watch.start({ pid, timeoutMs: TIMEOUT_MS });
+    await pass(TIMEOUT_MS * 0.9);
+    await settle();
+    expect(killed).toEqual([]);
+    await pass(TIMEOUT_MS * 0.2);
+    await vi.waitFor(() => expect(killed).toEqual([pid]));
+    expect(ended()).toBe(1);
+    // Once is enough.
+    await pass(TIMEOUT_MS * 3);
+    await settle();
+    expect(killed).toEqual([pid]);
+  });
+
+  it('RegistryWatch leaves a process alone that gives signs of life', async () => {
+    const { watch, killed } = scene();
+    const watched = watch.start({ pid: process().pid, timeoutMs: TIMEOUT_MS });
+    for (let n = 0; n < 10; n += 1) {
+      await pass(TIMEOUT_MS * 0.8);
+      watched.beat();
+    }
+    await settle();
+    expect(killed).toEqual([]);
+    watched.stop();
+  });
+
+  it('RegistryWatch means nothing by silence after a stop', async () => {
+    const { watch, killed } = scene();
+    const watched = watch.start({ pid: process().pid, timeoutMs: TIMEOUT_MS });
+    watched.stop();
+    await pass(TIMEOUT_MS * 3);
+    await settle();
+    expect(killed).toEqual([]);
+  });
+
+  it('RegistryWatch does not count the time in which it stood still itself', async () => {
+    const { watch, killed } = scene();
+    const watched = watch.start({ pid: process().pid, timeoutMs: TIMEOUT_MS });
+    await pass(TIMEOUT_MS * 0.8);
+    // One check comes very late: everything in this process did.
+    vi.setSystemTime(Date.now());
+    const real = performance.now();
+    vi.spyOn(performance, 'now').mockImplementation(() => real + 60_000);
+    await pass(TIMEOUT_MS * 0.4);
+    await settle();
+    expect(killed).toEqual([]);
+    vi.restoreAllMocks();
+    watched.stop();
+  });
+
+  it('RegistryWatch ends no process that has taken the number of another', async () => {
+    const { watch, killed, ended } = scene();
+    const child = process();
+    const exited = once(child, 'exit');
+    watch.start({ pid: child.pid, timeoutMs: TIMEOUT_MS });
+    await settle();
+    child.kill('SIGKILL');
+    await exited;
+    await pass(TIMEOUT_MS * 1.5);
+    await settle();
+    expect([killed, ended()]).toEqual([[], 0]);
+  });
+
+  it('RegistryWatch survives a process that it may not end', async () => {
+    const errors: string[] = [];
+    const watch = new RegistryWatch({
+      log: { ...silentLogger, error: (_, message) => errors.push(message) },
+      kill: () => {
+        throw new Error('EPERM');
+      },
+      onEnded: () => undefined,
+    });
+    watch.start({ pid: process().pid, timeoutMs: TIMEOUT_MS });
+    await pass(TIMEOUT_MS * 1.2);
+    await vi.waitFor(() => expect(errors).toContain('cannot end the silent registry process'));
+  });
+});
