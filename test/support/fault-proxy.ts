@@ -299,7 +299,7 @@ class ProxiedConnection {
     if (exchange !== undefined && piece.isBody) {
       const hook = this.#proxy.nextHook(exchange);
       const until = hook?.afterBytes ?? Number.POSITIVE_INFINITY;
-      allowed = Math.min(allowed, until - exchange.bodyBytes);
+      allowed = Math.max(0, Math.min(allowed, until - exchange.bodyBytes));
     }
     return this.#applyMode(piece, allowed);
   }

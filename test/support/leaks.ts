@@ -51,10 +51,8 @@ export async function cpuSeconds(pid: number): Promise<number> {
   return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
 }
 
-/** @returns process ids whose command line names something below the directory */
-export async function processesNaming(
-  directory: string,
-): Promise<{ pid: number; command: string }[]> {
+/** @returns other processes whose command line contains the text, such as a directory */
+export async function processesNaming(part: string): Promise<{ pid: number; command: string }[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
   const found = await Promise.all(
     pids.map(async (pid) => {
@@ -63,7 +61,7 @@ export async function processesNaming(
       return { pid, command: line.replaceAll('\0', ' ').trim() };
     }),
   );
-  return found.filter(({ pid, command }) => pid !== process.pid && command.includes(directory));
+  return found.filter(({ pid, command }) => pid !== process.pid && command.includes(part));
 }
 
 async function socketsOf(pid: number): Promise<{ state: string; port: number }[]> {

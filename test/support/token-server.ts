@@ -1,3 +1,5 @@
+// tsyringe, which the certificate library stands on, wants it loaded first.
+import 'reflect-metadata';
 import { KeyObject, createPublicKey, hash, randomUUID, sign, webcrypto } from 'node:crypto';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';

@@ -6,11 +6,14 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { repositoryRoot } from './tools.ts';
 
-const run = promisify(execFile);
+const execute = promisify(execFile);
 const umountTimeoutMs = 10_000;
 
 /** The directory below which all tests keep their files: on a real file system, unlike /tmp often. */
 export const workRoot = join(repositoryRoot, '.work');
+
+/** Environment variable that names the test run, so that runs at the same time can be told apart. */
+export const runVariable = 'SALVOR_TEST_RUN';
 
 /**
  * Makes a fresh directory below {@link workRoot}.
@@ -19,7 +22,9 @@ export const workRoot = join(repositoryRoot, '.work');
  */
 export async function makeWorkDirectory(name: string): Promise<string> {
   mkdirSync(workRoot, { recursive: true });
-  return mkdtemp(join(workRoot, `${name.replaceAll(/[^\w.-]+/g, '-')}-`));
+  const run = process.env[runVariable];
+  const parts = [name.replaceAll(/[^\w.-]+/g, '-'), ...(run === undefined ? [] : [run])];
+  return mkdtemp(join(workRoot, `${parts.join('-')}-`));
 }
 
 /** Makes a directory whose path is short: the path of a unix socket may have 107 bytes only. */
@@ -31,7 +36,7 @@ export async function makeSocketDirectory(): Promise<string> {
 export async function removeDirectory(directory: string): Promise<void> {
   // Deepest first: a mount below another one keeps it busy.
   for (const mount of (await mountsBelow(directory)).reverse()) {
-    await run('umount', ['-l', mount], { timeout: umountTimeoutMs });
+    await execute('umount', ['-l', mount], { timeout: umountTimeoutMs });
   }
   await rm(directory, { recursive: true, force: true, maxRetries: 3, retryDelay: 100 });
 }
