@@ -119,13 +119,14 @@ export class Upstream {
   ): Promise<UpstreamResponse> {
     const startedAtMs = this.#now();
     const abandoned = new AbortController();
+    const over = new AbortController();
     let proof: UpstreamFailure | undefined;
     const quiet = setTimeout(() => {
-      void this.#proveSilence(startedAtMs).then((failure) => {
+      void this.#proveSilence(startedAtMs, over.signal).then((failure) => {
         proof = failure;
         if (failure !== undefined) abandoned.abort();
       });
-    }, this.#budgets.outageAnswerMs * QUIET_SHARE);
+    }, this.#quietMs);
     try {
       return await this.#send({
         ...request,
@@ -137,26 +138,45 @@ export class Upstream {
       throw proof ?? error;
     } finally {
       clearTimeout(quiet);
+      over.abort();
     }
+  }
+
+  /** After this long without a word somebody looks what is the matter, milliseconds. */
+  get #quietMs(): number {
+    return this.#budgets.outageAnswerMs * QUIET_SHARE;
   }
 
   /**
    * A request has waited in silence for a while: is anybody there? A look that fails after a wait
-   * of its own is, together with the silence, the proof; one that fails at once is repeated.
+   * of its own is, together with the silence, the proof; one that fails at once is repeated. Where
+   * others get answers all the while, there is no silence, only too much to do.
    *
+   * @param over aborts when the request is over
    * @returns undefined while the upstream may be alive
    */
-  async #proveSilence(requestStartedAtMs: number): Promise<UpstreamFailure | undefined> {
-    const probeStartedAtMs = this.#now();
-    const failure = await this.health.probe();
-    if (failure === undefined) return undefined;
-    if (failure.kind === 'timeout') {
-      this.health.recordFailure(failure, requestStartedAtMs);
-      return failure;
+  async #proveSilence(
+    requestStartedAtMs: number,
+    over: AbortSignal,
+  ): Promise<UpstreamFailure | undefined> {
+    let silentSinceMs = requestStartedAtMs;
+    while (!over.aborted) {
+      const probeStartedAtMs = this.#now();
+      const failure = await this.health.probe();
+      if (failure === undefined) return undefined;
+      if (failure.kind !== 'timeout') {
+        const nextMs = probeStartedAtMs + this.#budgets.proofGapMs + TIMER_SLACK_MS;
+        await sleep(Math.max(0, nextMs - this.#now()));
+        return this.health.probe();
+      }
+      if (this.#lastAnswerAtMs < silentSinceMs) {
+        this.health.recordFailure(failure, silentSinceMs);
+        return failure;
+      }
+      silentSinceMs = this.#now();
+      await sleep(this.#quietMs, undefined, { signal: over }).catch(() => undefined);
     }
-    const nextMs = probeStartedAtMs + this.#budgets.proofGapMs + TIMER_SLACK_MS;
-    await sleep(Math.max(0, nextMs - this.#now()));
-    return this.health.probe();
+    return undefined;
   }
 
   async #send(request: UpstreamRequest): Promise<UpstreamResponse> {

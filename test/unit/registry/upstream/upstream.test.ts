@@ -229,6 +229,33 @@ describe('Upstream', () => {
     expect(upstream.health.outage).toBeUndefined();
   });
 
+  it('Upstream that answers others is waited for though it is too slow for a look', async () => {
+    const server = await serve((message, response) => {
+      const isSlow = message.headers['x-pace'] === 'slow';
+      if (isSlow) setTimeout(() => response.end('slow'), budgets.outageAnswerMs * 3);
+      else if (content(message.url)) response.end('quick');
+    });
+    const upstream = upstreamAt(server.url);
+    const over = new AbortController();
+    const slow = ask(upstream, { headers: { 'x-pace': 'slow' } }).finally(() => over.abort());
+    while (!over.signal.aborted) expect((await ask(upstream)).text).toBe('quick');
+    expect((await slow).text).toBe('slow');
+    expect(upstream.health.outage).toBeUndefined();
+  });
+
+  it('Upstream that falls silent while it is waited for is proven down', async () => {
+    const server = await serve((message, response) => {
+      if (message.headers['x-pace'] !== 'slow' && content(message.url)) response.end('quick');
+    });
+    const upstream = upstreamAt(server.url);
+    const startedAt = performance.now();
+    const asking = ask(upstream, { headers: { 'x-pace': 'slow' } });
+    await ask(upstream);
+    await expect(asking).rejects.toMatchObject({ kind: 'timeout' });
+    expect(performance.now() - startedAt).toBeLessThan(budgets.upstreamHeadersMs / 2);
+    expect(upstream.health.outage?.cause.kind).toBe('timeout');
+  });
+
   it('Upstream passes no challenge on that names a dead token service', async () => {
     const server = await serve((_, response) => {
       response.writeHead(401, { 'www-authenticate': 'Bearer realm="http://dead.test/"' }).end();
