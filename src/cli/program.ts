@@ -32,6 +32,7 @@ const startSettings = [
   'registry.allow',
   'registry.deny',
   'registry.upstreams',
+  'registry.policies',
   'registry.limits',
   'registry.budgets',
   'agent.limits',

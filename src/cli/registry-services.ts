@@ -8,6 +8,7 @@ import { ManifestPull } from '../registry/manifest-pull.ts';
 import { OfflineTags } from '../registry/offline-tags.ts';
 import { PeerManifests } from '../registry/peer-manifests.ts';
 import { createRegistryMetrics } from '../registry/registry-metrics.ts';
+import { Policies } from '../registry/policy.ts';
 import { registryStatus } from '../registry/registry-status.ts';
 import { RegistryServer } from '../registry/registry-server.ts';
 import { Peers } from '../registry/sources/peers.ts';
@@ -85,7 +86,15 @@ export function registryService(
   const decisions = new DecisionLog({ maxEntries: MAX_DECISIONS });
   const server = new RegistryServer(
     { limits, defaultUpstream: config.defaultUpstream },
-    { upstreams, manifests, blobs, decisions, metrics, log },
+    {
+      upstreams,
+      manifests,
+      blobs,
+      decisions,
+      policies: new Policies(config.policies),
+      metrics,
+      log,
+    },
   );
   const service: Service = {
     name: 'registry',

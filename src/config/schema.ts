@@ -63,6 +63,38 @@ const upstreamSection = section('One upstream registry.', {
   }),
 });
 
+const policySection = section('What holds for the repositories that a pattern matches.', {
+  match: text({
+    default: '',
+    minLength: 1,
+    format: 'namePattern',
+    description: 'Registry and repository, such as docker.io/library/* or *.',
+  }),
+  mode: choice(
+    ['serve', 'observe', 'bypass'],
+    'serve; observe: forward only, nodes never answer; bypass: 404 at once, so that clients go ' +
+      'to the upstream themselves.',
+  ),
+  access: choice(
+    ['cluster', 'online'],
+    "Who may have a node's copy: every Pod of the cluster, or nobody unless the upstream has " +
+      'consented to that very request.',
+  ),
+  peers: choice(
+    ['fallback', 'prefer'],
+    "When nodes are asked for digests; takes the place of the upstream's own setting.",
+  ),
+  staleOn: list(text({ default: '', format: 'staleCause', description: 'A trouble.' }), {
+    default: ['unreachable', '5xx', '429'],
+    description:
+      'Troubles of the upstream in which nodes answer tags; gone stands for its answer 404.',
+  }),
+  staleMaxAgeMs: milliseconds(0, 'Oldest confirmation of a tag that may be used. 0: any age.', {
+    minimum: 0,
+    maximum: 3650 * 86_400_000,
+  }),
+});
+
 const registryLimits = section('Bounds of the registry.', {
   maxStreams: count(512, 'Requests served at a time.', { maximum: 65_536 }),
   maxManifestBytes: bytes(8 * mib, 'Largest manifest that is accepted.', {
@@ -136,6 +168,10 @@ const registrySection = section('The OCI registry that the container runtime ask
   upstreams: map(upstreamSection, {
     keyFormat: 'registryHost',
     description: 'What is special about an upstream, by its host as image names write it.',
+  }),
+  policies: list(policySection, {
+    default: [],
+    description: 'What holds for which repositories; the first that matches decides.',
   }),
   limits: registryLimits,
   budgets: registryBudgets,

@@ -2,7 +2,14 @@ import { isIP } from 'node:net';
 
 /** Kinds of text that are checked when a configuration is loaded. */
 export type TextFormat =
-  'absolutePath' | 'address' | 'cidr' | 'hostPattern' | 'origin' | 'registryHost';
+  | 'absolutePath'
+  | 'address'
+  | 'cidr'
+  | 'hostPattern'
+  | 'namePattern'
+  | 'origin'
+  | 'registryHost'
+  | 'staleCause';
 
 interface FormatRule {
   /** Ends the sentence "expected …". */
@@ -104,6 +111,10 @@ export const textFormats: Readonly<Record<TextFormat, FormatRule>> = {
     expected: 'a registry host, *, or a pattern such as *.example.com',
     matches: isHostPattern,
   },
+  namePattern: {
+    expected: 'a registry and repository, * for any part, such as docker.io/library/*',
+    matches: (value) => /^[\w.*:[\]-]+(\/[\w.*-]+)*$/.test(value),
+  },
   origin: {
     expected: 'an http or https URL without path, user or query, such as https://example.com:5000',
     matches: isOrigin,
@@ -111,5 +122,9 @@ export const textFormats: Readonly<Record<TextFormat, FormatRule>> = {
   registryHost: {
     expected: 'a registry host as in image names, such as docker.io or localhost:5000',
     matches: isRegistryHost,
+  },
+  staleCause: {
+    expected: 'unreachable, 5xx, 429 or gone',
+    matches: (value) => ['unreachable', '5xx', '429', 'gone'].includes(value),
   },
 };

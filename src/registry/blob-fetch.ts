@@ -2,7 +2,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { LocatedHolder } from '../rpc/agent-client.ts';
 import type { Budgets } from './budgets.ts';
 import { hedge, type Hedged } from './hedge.ts';
-import { firstToAsk } from './plan.ts';
+import { planFor } from './plan.ts';
 import type { PullRequest } from './pull-request.ts';
 import type { NextSource } from './relay.ts';
 import type { HolderSearch } from './sources/holder-search.ts';
@@ -53,13 +53,16 @@ export class BlobFetch {
 
   /** The first source that gives the blob, or the word of the upstream that it will not. */
   async openFirst(wanted: Wanted, hashed: boolean): Promise<Hedged<UpstreamBlob, OpenedBody>> {
-    const { upstream, signal } = this.#request;
+    const { policy, upstream, signal } = this.#request;
+    const isDown = upstream.health.outage !== undefined || upstream.isBlobOriginDown;
+    const plan = planFor(policy, { isDown });
     return hedge<UpstreamBlob, OpenedBody>({
       signal,
-      first: upstream.isBlobOriginDown ? 'peers' : firstToAsk(upstream),
+      first: plan.first,
       hedgeMs: this.#budgets.hedgeMs,
       upstream: (stop, trouble) => this.#openUpstream(wanted, stop, trouble),
-      peers: (stop) => this.openPeer(wanted, { hashed, signal: stop }),
+      peers: async (stop) =>
+        plan.peers ? this.openPeer(wanted, { hashed, signal: stop }) : undefined,
       isFinal: ({ kind }) => kind !== 'missing',
       discardUpstream: discardBlob,
       discardPeers: (body) => body.cancel(),
@@ -80,7 +83,10 @@ export class BlobFetch {
       upstream.recordBodyFailure(new UpstreamFailure('cut', error.message), failed.origin ?? '');
     }
     const wanted = { start: needed.start };
-    const body = await this.openPeer(wanted, { hashed: needed.hashed, signal });
+    // The upstream has consented to this request, whatever policy says about nodes on their own.
+    const mayAskNodes = this.#request.policy.mode === 'serve';
+    const options = { hashed: needed.hashed, signal };
+    const body = mayAskNodes ? await this.openPeer(wanted, options) : undefined;
     if (body !== undefined) return body;
     // What the upstream alone gave wrong it would give wrong again.
     if (error.outcome === 'wrong_bytes' && this.#opened.size === 0) return undefined;

@@ -14,7 +14,7 @@ import type { BlobTap } from './relay.ts';
 import { Relay, WrongBytesError } from './relay.ts';
 import type { Budgets } from './budgets.ts';
 import { hedge } from './hedge.ts';
-import { firstToAsk } from './plan.ts';
+import { planFor } from './plan.ts';
 import { withStallGuard } from './stall-guard.ts';
 import type { ManifestCache } from './manifest-cache.ts';
 import { upstreamHeaders, type PullRequest } from './pull-request.ts';
@@ -214,12 +214,14 @@ export class BlobPull {
     context: { readonly fetch: BlobFetch; readonly missing: Missing },
   ): Promise<Answer> {
     const { fetch, missing } = context;
+    const isDown = request.upstream.health.outage !== undefined;
+    const plan = planFor(request.policy, { isDown });
     const result = await hedge<HeadOutcome, HeadOutcome>({
       signal: request.signal,
-      first: firstToAsk(request.upstream),
+      first: plan.first,
       hedgeMs: this.#budgets.hedgeMs,
       upstream: (signal, trouble) => this.#headUpstream(request, digest, signal, trouble),
-      peers: (signal) => this.#headPeers(digest, fetch, signal),
+      peers: async (signal) => (plan.peers ? this.#headPeers(digest, fetch, signal) : undefined),
       isFinal: ({ kind }) => kind !== 'missing',
       discardUpstream: () => undefined,
       discardPeers: () => undefined,

@@ -10,7 +10,8 @@ import { hedge } from './hedge.ts';
 import type { ManifestCache } from './manifest-cache.ts';
 import type { OfflineTags } from './offline-tags.ts';
 import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
-import { firstToAsk } from './plan.ts';
+import { planFor } from './plan.ts';
+import { allowsPeers, allowsStale } from './policy.ts';
 import { credentialsFingerprint, upstreamHeaders, type PullRequest } from './pull-request.ts';
 import { SingleFlight } from './single-flight.ts';
 import type { HolderSearch } from './sources/holder-search.ts';
@@ -82,17 +83,20 @@ export class ManifestPull {
       return this.#found(request, { manifest: known, source: 'memory' });
     }
     let summary: LocateSummary | undefined;
+    const plan = planFor(request.policy, { isDown: upstream.health.outage !== undefined });
     const result = await hedge<UpstreamManifestAnswer, FoundManifest>({
       signal,
-      first: firstToAsk(upstream),
+      first: plan.first,
       hedgeMs: this.#options.budgets.hedgeMs,
       upstream: (stop, onTrouble) => this.#ask(request, { digest }, stop, onTrouble),
-      peers: (stop) =>
-        this.#peerManifests.fetch(digest, {
-          signal: stop,
-          trace,
-          onSummary: (value) => (summary = value),
-        }),
+      peers: async (stop) =>
+        plan.peers
+          ? this.#peerManifests.fetch(digest, {
+              signal: stop,
+              trace,
+              onSummary: (value) => (summary = value),
+            })
+          : undefined,
       isFinal: ({ kind }) => kind !== 'missing',
       discardUpstream: () => undefined,
       discardPeers: () => undefined,
@@ -110,15 +114,17 @@ export class ManifestPull {
 
   /** Tags are the upstream's alone, as long as it is not proven that it cannot be asked. */
   async #byTag(request: PullRequest, tag: string, missing: Missing): Promise<Answer> {
-    const { upstream, signal } = request;
+    const { policy, upstream, signal } = request;
     const name = tagName(upstream.name, request.repository, tag);
     let search: HolderSearch | undefined;
     const startSearch = (): HolderSearch => (search ??= this.#peers.search({ name }, signal));
     // Looked up ahead of the verdict, so that a silent upstream costs its proof and no more.
-    const timer = setTimeout(startSearch, this.#options.budgets.hedgeMs);
+    const { hedgeMs } = this.#options.budgets;
+    const timer = allowsPeers(policy) ? setTimeout(startSearch, hedgeMs) : undefined;
     let offline: OfflineOutcome | undefined;
     try {
-      if (upstream.health.outage !== undefined) {
+      const { outage } = upstream.health;
+      if (outage !== undefined && allowsStale(policy, outage.cause.kind)) {
         offline = await this.#offline(request, startSearch());
         if ('answer' in offline) return offline.answer;
       }
@@ -128,12 +134,17 @@ export class ManifestPull {
         // The upstream says what the tag names, but cannot give it: anybody may.
         const isBroken = request.method === 'GET' && answer.bytes === undefined;
         if (isBroken) return await this.#byDigest(request, answer.digest, missing);
+      } else if (answer.kind === 'missing' && allowsStale(policy, 'gone')) {
+        offline = await this.#offline(request, startSearch());
+        if ('answer' in offline) return offline.answer;
       }
       return await this.#upstreamAnswer(request, answer, missing);
     } catch (error) {
       const failure = UpstreamFailure.from(error, upstream.name);
       const isProven = failure.isProven || failure.kind === 'rate_limited';
-      if (!isProven) return unavailableAnswer(missing, failure, undefined);
+      if (!isProven || !allowsStale(policy, failure.kind)) {
+        return unavailableAnswer(missing, failure, undefined);
+      }
       offline ??= await this.#offline(request, startSearch());
       if ('answer' in offline) return offline.answer;
       return unavailableAnswer(
@@ -167,6 +178,7 @@ export class ManifestPull {
       signal,
       trace,
       hasAnswered: request.upstream.hasAnswered,
+      maxAgeMs: request.policy.staleMaxAgeMs,
     });
     if ('reason' in tag) return tag;
     const answer = this.#found(request, tag, tag.observedAtMs);

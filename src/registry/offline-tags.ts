@@ -52,11 +52,18 @@ export class OfflineTags {
       readonly trace: Trace;
       /** Whether this process has had an answer from the tag's registry. */
       readonly hasAnswered: boolean;
+      /** How old the upstream's confirmation may be, milliseconds; 0: any age. */
+      readonly maxAgeMs: number;
     },
   ): Promise<OfflineTag | NoOfflineTag> {
     const holders = await search.all();
     const tag = newestTag(holders, this.#now());
     if (tag === undefined) return { reason: 'no node knows what the tag names' };
+    const { maxAgeMs } = options;
+    const ageMs = this.#now() - (tag.observedAtMs ?? Number.NEGATIVE_INFINITY);
+    if (maxAgeMs > 0 && ageMs > maxAgeMs) {
+      return { reason: `what the tag named was confirmed longer than ${maxAgeMs} ms ago` };
+    }
     // What has never worked is a mistake in the configuration, not an outage.
     if (!options.hasAnswered && !holders.some(({ registrySeen }) => registrySeen)) {
       return { reason: 'its registry has never answered any node, so this is no outage' };

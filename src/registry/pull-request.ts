@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { PullPolicy } from './policy.ts';
 import type { Trace } from './trace.ts';
 import type { Upstream } from './upstream/upstream.ts';
 
@@ -7,6 +8,8 @@ export interface PullRequest {
   readonly method: 'GET' | 'HEAD';
   readonly upstream: Upstream;
   readonly repository: string;
+  /** What is decided ahead for this repository. */
+  readonly policy: PullPolicy;
   readonly accept: string | undefined;
   readonly range: string | undefined;
   /** The client's credentials, for the upstream alone. */

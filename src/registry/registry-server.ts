@@ -11,6 +11,7 @@ import { writeBody, writeWholeBody, type SentBody } from './body-writer.ts';
 import type { Limits } from './budgets.ts';
 import type { DecisionLog } from './decision-log.ts';
 import type { ManifestPull } from './manifest-pull.ts';
+import type { Policies } from './policy.ts';
 import type { PullRequest } from './pull-request.ts';
 import type { RegistryMetrics } from './registry-metrics.ts';
 import { Trace } from './trace.ts';
@@ -48,6 +49,7 @@ export class RegistryServer {
   readonly #manifests: Pick<ManifestPull, 'answer'>;
   readonly #blobs: Pick<BlobPull, 'answer'>;
   readonly #decisions: DecisionLog;
+  readonly #policies: Policies;
   readonly #metrics: RegistryMetrics;
   readonly #log: Logger;
   readonly #slots;
@@ -61,6 +63,7 @@ export class RegistryServer {
       manifests: Pick<ManifestPull, 'answer'>;
       blobs: Pick<BlobPull, 'answer'>;
       decisions: DecisionLog;
+      policies: Policies;
       metrics: RegistryMetrics;
       log: Logger;
     },
@@ -70,6 +73,7 @@ export class RegistryServer {
     this.#manifests = dependencies.manifests;
     this.#blobs = dependencies.blobs;
     this.#decisions = dependencies.decisions;
+    this.#policies = dependencies.policies;
     this.#metrics = dependencies.metrics;
     this.#log = dependencies.log;
     this.#slots = bulkhead(options.limits.maxStreams, 0);
@@ -229,8 +233,15 @@ export class RegistryServer {
           : `The registry ${registry} is not one that this mirror may ask`;
       return errorAnswer(404, { code: 'NAME_UNKNOWN', message }, { decision: 'not_allowed' });
     }
+    const name = `${upstream.name}/${target.repository}`;
+    const policy = this.#policies.for(name, upstream.peers);
+    if (policy.mode === 'bypass') {
+      const message = `This mirror is told to stay out of pulls of ${name}`;
+      return errorAnswer(404, { code: 'NAME_UNKNOWN', message }, { decision: 'bypass' });
+    }
     const { headers } = request;
     const pull: PullRequest = {
+      policy,
       method: request.method as 'GET' | 'HEAD',
       upstream,
       repository: target.repository,

@@ -1,4 +1,5 @@
 import { AddressGuard } from './address-guard.ts';
+import { patternOf } from '../policy.ts';
 import type { Upstream } from './upstream.ts';
 
 /** Which registries may be asked on behalf of clients. */
@@ -38,8 +39,8 @@ export class Upstreams {
     }
     const { allow, configured, deny } = this.#policy;
     if (!configured.includes(name) && AddressGuard.guards(name)) return undefined;
-    if (deny.some((pattern) => matches(pattern, name))) return undefined;
-    if (!allow.some((pattern) => matches(pattern, name))) return undefined;
+    if (deny.some((pattern) => patternOf(pattern).test(name))) return undefined;
+    if (!allow.some((pattern) => patternOf(pattern).test(name))) return undefined;
     const upstream = this.#create(name);
     this.#byName.set(name, upstream);
     void this.#dropOldest();
@@ -64,9 +65,4 @@ export class Upstreams {
     this.#byName.delete(oldest[0]);
     await oldest[1].close();
   }
-}
-
-function matches(pattern: string, name: string): boolean {
-  const parts = pattern.split('*').map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'));
-  return new RegExp(`^${parts.join('.*')}$`, 'i').test(name);
 }

@@ -30,6 +30,11 @@ const examples: Readonly<
     right: ['*', '*.example.com', 'docker.io', 'localhost:5000', '*.example.com:5000'],
     wrong: ['**', 'a*', '*example.com', '*.', 'https://docker.io', 'docker.io/library'],
   },
+  namePattern: {
+    right: ['*', 'docker.io/*', 'docker.io/library/nginx', 'localhost:5000/team/*', '[::1]:5000/a'],
+    wrong: ['', '/', 'docker.io/', 'docker.io//a', 'https://docker.io', 'a b', 'a/b:tag'],
+  },
+  staleCause: { right: ['unreachable', '5xx', '429', 'gone'], wrong: ['', '404', '500', 'Gone'] },
   origin: {
     right: ['https://docker.io', 'http://127.0.0.1:5000', 'https://[::1]:5000/'],
     wrong: [

@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { errorAnswer, type Answer } from '../../../src/registry/answer.ts';
 import { DecisionLog } from '../../../src/registry/decision-log.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
+import { Policies } from '../../../src/registry/policy.ts';
 import { createRegistryMetrics } from '../../../src/registry/registry-metrics.ts';
 import { RegistryServer } from '../../../src/registry/registry-server.ts';
 import { WrongBytesError } from '../../../src/registry/relay.ts';
@@ -81,6 +82,7 @@ async function start(setup: Setup = {}): Promise<{ port: number; server: Registr
       },
       manifests: { answer: setup.manifest ?? (async () => whole(content)) },
       blobs: { answer: setup.blob ?? (async () => whole(content)) },
+      policies: new Policies([]),
       decisions: new DecisionLog({ maxEntries: 10 }),
       metrics: createRegistryMetrics(new Registry()),
       log,
@@ -243,7 +245,7 @@ describe('RegistryServer', () => {
       range: undefined,
     });
     expect(Object.keys(seen!).sort()).toEqual(
-      'accept authorization method range repository signal trace upstream userAgent'.split(' '),
+      'accept authorization method policy range repository signal trace upstream userAgent'.split(' '),
     );
   });
 
