@@ -42,7 +42,7 @@ export class LocalService {
   readonly #locator: Locator;
   readonly #observations: Observations;
   readonly #store: Pick<ContentStore, 'abortIngest'>;
-  readonly #watch: RegistryWatch;
+  readonly #watch: Pick<RegistryWatch, 'start'>;
   readonly #context: HandlerContext;
 
   constructor(
@@ -50,7 +50,7 @@ export class LocalService {
       locator: Locator;
       observations: Observations;
       store: Pick<ContentStore, 'abortIngest'>;
-      watch: RegistryWatch;
+      watch: Pick<RegistryWatch, 'start'>;
     } & HandlerContext,
   ) {
     this.#locator = dependencies.locator;

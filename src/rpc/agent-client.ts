@@ -31,6 +31,7 @@ import {
   type LocateResponse,
   type WatchRequest,
 } from './gen/salvor/agent/v1/agent_pb.ts';
+import { roleName } from './identity.ts';
 import type { ReadFrame } from './read-frame.ts';
 
 /** What every call needs to end in time. */
@@ -103,6 +104,8 @@ export class AgentClient {
       // Reaching a peer through a web proxy is never what a cluster wants.
       'grpc.enable_http_proxy': 0,
       'grpc.use_local_subchannel_pool': 1,
+      // Nodes are dialled by address, which must not stand in the TLS handshake: RFC 6066, 3.
+      'grpc.ssl_target_name_override': roleName('agent'),
       'grpc.initial_reconnect_backoff_ms': 100,
       'grpc.max_reconnect_backoff_ms': 2000,
       'grpc.client_idle_timeout_ms': 300_000,
@@ -278,7 +281,7 @@ export class AgentClient {
     return { beat: () => void call.write(message), end: () => call.end() };
   }
 
-  /** Closes the connection; calls under way fail. */
+  /** Takes no new calls; the connection goes when those under way have ended. */
   close(): void {
     this.#client.close();
   }
@@ -290,7 +293,7 @@ export class AgentClient {
     action: string,
   ): Promise<O> {
     const { signal } = limits;
-    return new Promise<O>((resolve, reject) => {
+    const outcome = new Promise<O>((resolve, reject) => {
       if (signal?.aborted === true) {
         reject(new AgentError('cancelled', `${action}: cancelled`));
         return;
@@ -310,6 +313,10 @@ export class AgentClient {
       );
       const cancel = (): void => call.cancel();
       signal?.addEventListener('abort', cancel, { once: true });
+    });
+    // A closed client throws at once what it has to say.
+    return outcome.catch((error: unknown) => {
+      throw AgentError.from(error, action);
     });
   }
 }

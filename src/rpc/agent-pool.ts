@@ -38,7 +38,7 @@ export class AgentPool {
     return client;
   }
 
-  /** Closes every connection; calls under way fail. */
+  /** Takes no new calls; each connection goes when those under way on it have ended. */
   close(): void {
     for (const client of this.#clients.values()) client.close();
     this.#clients.clear();

@@ -1,0 +1,438 @@
+import { once } from 'node:events';
+import { stat } from 'node:fs/promises';
+import { connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2';
+import { join } from 'node:path';
+import { connect as connectTls, type ConnectionOptions } from 'node:tls';
+import { credentials } from '@grpc/grpc-js';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { PEER_ROLES, type PeerMethod } from '../../src/agent/peer-service.ts';
+import { digestOf } from '../../src/oci/digest.ts';
+import type { AgentClient, LocatedHolder, LocateSummary } from '../../src/rpc/agent-client.ts';
+import type { AgentError } from '../../src/rpc/agent-error.ts';
+import { peerMethods } from '../../src/rpc/agent-protocol.ts';
+import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
+import { mutualChannelCredentials, type Identity, type Role } from '../../src/rpc/identity.ts';
+import { expectNoLeaks } from '../support/no-leaks.ts';
+import { waitFor } from '../support/wait.ts';
+import { makeSocketDirectory, removeDirectory } from '../support/work-dir.ts';
+import { AgentScene, CHUNK_BYTES, WINDOW_BYTES } from './agent-scene.ts';
+
+const LIMITS = { timeoutMs: 5000 };
+const MIB = 1024 * 1024;
+
+expectNoLeaks();
+
+let authority: Authority;
+let stranger: Authority;
+let serverIdentity: Identity;
+let directory: string;
+const scenes: AgentScene[] = [];
+
+beforeAll(async () => {
+  authority = await createAuthority();
+  stranger = await createAuthority();
+  serverIdentity = await issueIdentity(authority, ['agent']);
+  directory = await makeSocketDirectory();
+});
+
+afterEach(async () => {
+  for (const scene of scenes) await scene[Symbol.asyncDispose]();
+  scenes.length = 0;
+});
+
+afterAll(() => removeDirectory(directory));
+
+async function start(
+  options: { maxReaders?: number; identity?: Identity } = {},
+): Promise<AgentScene> {
+  const socket = join(directory, `agent-${scenes.length}.sock`);
+  const scene = await AgentScene.start({ identity: serverIdentity, socket, ...options });
+  scenes.push(scene);
+  return scene;
+}
+
+async function peerAs(scene: AgentScene, roles: readonly Role[]): Promise<AgentClient> {
+  return scene.peer(mutualChannelCredentials(await issueIdentity(authority, roles)));
+}
+
+/** Reads a stream to its end; how many bytes came. */
+async function readAll(stream: ReturnType<AgentClient['read']>): Promise<number> {
+  let bytes = 0;
+  for await (const { data } of stream) bytes += data.length;
+  return bytes;
+}
+
+/** One call of each method, as far as AgentClient has it. */
+const calls: Readonly<
+  Record<Exclude<PeerMethod, 'list'>, (client: AgentClient, scene: AgentScene) => Promise<unknown>>
+> = {
+  stat: (client, scene) => client.stat(scene.store.add(1).digest, LIMITS),
+  read: (client, scene) =>
+    readAll(client.read({ digest: scene.store.add(1).digest, offsetBytes: 0 }, LIMITS)),
+  resolve: (client) => client.resolve('registry.test/a:held', LIMITS),
+  reportCorrupt: (client, scene) => client.reportCorrupt(scene.store.add(1).digest, LIMITS),
+};
+
+describe('Peer over mutual TLS', () => {
+  it.each(Object.keys(calls) as (keyof typeof calls)[])(
+    'Peer answers %s to the roles that may call it and to no other',
+    async (method) => {
+      const scene = await start();
+      for (const roles of [['agent'], ['registry'], ['agent', 'registry'], []] as Role[][]) {
+        const client = await peerAs(scene, roles);
+        const outcome = await calls[method](client, scene).then(
+          () => 'answered',
+          (error: unknown) => (error as AgentError).kind,
+        );
+        const isAllowed = roles.some((role) => PEER_ROLES[method].includes(role));
+        expect([method, roles, outcome]).toEqual([
+          method,
+          roles,
+          isAllowed ? 'answered' : 'refused',
+        ]);
+      }
+    },
+  );
+
+  it('Peer lists what it holds to agents, and to no registry', async () => {
+    const scene = await start();
+    for (let n = 0; n < 1200; n += 1) scene.store.add(n);
+    const list = async (roles: Role[]): Promise<number> => {
+      const identity = await issueIdentity(authority, roles);
+      const session = connectHttp2(`https://127.0.0.1:${scene.port}`, {
+        ca: identity.ca,
+        cert: identity.certificate,
+        key: identity.key,
+        servername: 'agent.salvor.internal',
+      });
+      try {
+        const stream = session.request({
+          ':method': 'POST',
+          ':path': peerMethods.list.path,
+          'content-type': 'application/grpc',
+          te: 'trailers',
+        });
+        // An empty ListRequest in a gRPC frame.
+        stream.end(Buffer.alloc(5));
+        let status = '';
+        let bytes = 0;
+        stream.on(
+          'trailers',
+          (trailers: IncomingHttpHeaders) => (status = String(trailers['grpc-status'])),
+        );
+        stream.on('response', (headers) => {
+          if (headers['grpc-status'] !== undefined) status = String(headers['grpc-status']);
+        });
+        stream.on('data', (chunk: Buffer) => (bytes += chunk.length));
+        await once(stream, 'close');
+        return status === '0' ? bytes : -Number(status);
+      } finally {
+        session.destroy();
+      }
+    };
+    expect(await list(['agent'])).toBeGreaterThan(1200 * 71);
+    expect(await list(['registry'])).toBe(-7);
+  });
+
+  it('Peer is no Local: what the own registry may do no other node may', async () => {
+    const scene = await start();
+    const client = await peerAs(scene, ['agent', 'registry']);
+    const { digest } = scene.store.add(1);
+    const unimplemented = { kind: 'other', cause: { code: 12 } };
+    await expect(client.locate({ digest }, LIMITS).next()).rejects.toMatchObject(unimplemented);
+    await expect(client.abortIngest(digest, LIMITS)).rejects.toMatchObject(unimplemented);
+    const tag = { digest, mediaType: 'a/b', sizeBytes: 1, observedAtMs: 1 };
+    await expect(client.observe('registry.test/a:1', tag, LIMITS)).rejects.toMatchObject(
+      unimplemented,
+    );
+    const ended = Promise.withResolvers<unknown>();
+    client.watch({ pid: process.pid, timeoutMs: 200 }, ended.resolve);
+    expect(await ended.promise).toMatchObject(unimplemented);
+    expect([scene.store.aborted, scene.killed]).toEqual([[], []]);
+  });
+
+  it('Peer refuses a client of another authority', async () => {
+    const scene = await start();
+    const other = await issueIdentity(stranger, ['agent']);
+    // It trusts the server: the refusal is the server's own.
+    const client = scene.peer(mutualChannelCredentials({ ...other, ca: serverIdentity.ca }));
+    await expect(client.stat(scene.store.add(1).digest, LIMITS)).rejects.toMatchObject({
+      kind: 'unavailable',
+    });
+  });
+
+  it('Peer refuses a client without a certificate', async () => {
+    const scene = await start();
+    const client = scene.peer(
+      credentials.createSsl(serverIdentity.ca, null, null, {
+        checkServerIdentity: () => undefined,
+      }),
+    );
+    await expect(client.stat(scene.store.add(1).digest, LIMITS)).rejects.toMatchObject({
+      kind: 'unavailable',
+    });
+    const plain = scene.peer(credentials.createInsecure());
+    await expect(plain.stat(scene.store.add(1).digest, LIMITS)).rejects.toMatchObject({
+      kind: 'unavailable',
+    });
+  });
+
+  it('Peer talks TLS 1.3 and nothing older', async () => {
+    const scene = await start();
+    const identity = await issueIdentity(authority, ['agent']);
+    const options = {
+      host: '127.0.0.1',
+      port: scene.port,
+      ca: identity.ca,
+      cert: identity.certificate,
+      key: identity.key,
+      servername: 'agent.salvor.internal',
+      ALPNProtocols: ['h2'],
+    };
+    await expect(handshake({ ...options, maxVersion: 'TLSv1.2' })).rejects.toThrow(/version/i);
+    expect(await handshake(options)).toBe('TLSv1.3');
+  });
+
+  it('AgentClient refuses a server of another authority, or one that is no agent', async () => {
+    const client = await issueIdentity(authority, ['registry']);
+    for (const identity of [
+      // It trusts our authority, so that the refusal is the client's own.
+      { ...(await issueIdentity(stranger, ['agent'])), ca: serverIdentity.ca },
+      await issueIdentity(authority, ['registry']),
+      await issueIdentity(authority, []),
+    ]) {
+      const scene = await start({ identity });
+      const peer = scene.peer(mutualChannelCredentials(client));
+      await expect(peer.stat(scene.store.add(1).digest, LIMITS)).rejects.toMatchObject({
+        kind: 'unavailable',
+      });
+    }
+  });
+
+  it('Peer refuses a certificate that has expired', async () => {
+    const scene = await start();
+    const expired = await issueIdentity(authority, ['agent'], { validMs: -60_000 });
+    await expect(
+      scene.peer(mutualChannelCredentials(expired)).stat(scene.store.add(1).digest, LIMITS),
+    ).rejects.toMatchObject({ kind: 'unavailable' });
+  });
+});
+
+describe('Peer.Read', () => {
+  it('Peer.Read gives the bytes from an offset, and the size of the whole first', async () => {
+    const scene = await start();
+    const client = await peerAs(scene, ['registry']);
+    const blob = scene.store.add(3 * MIB + 5);
+    const { digest, sizeBytes } = blob;
+    expect(await readAll(client.read({ digest, offsetBytes: 0 }, LIMITS))).toBe(sizeBytes);
+    expect(await readAll(client.read({ digest, offsetBytes: sizeBytes - 5 }, LIMITS))).toBe(5);
+    const part = { digest, offsetBytes: 10, lengthBytes: 100_000 };
+    expect(await readAll(client.read(part, LIMITS))).toBe(100_000);
+    for await (const frame of client.read({ digest, offsetBytes: sizeBytes }, LIMITS)) {
+      expect(frame).toMatchObject({ sizeBytes, verified: true });
+      expect(frame.data.length).toBe(0);
+    }
+    await waitFor(() => scene.readers.count === 0);
+    expect(blob.closed).toBe(blob.opened);
+  });
+
+  it.each([
+    ['an offset behind the end', { offsetBytes: 11 }, 'invalid'],
+    [
+      'a blob that is not held',
+      { digest: digestOf(Buffer.from('no')), offsetBytes: 0 },
+      'not_held',
+    ],
+    ['a digest that is none', { digest: 'sha256:x', offsetBytes: 0 }, 'invalid'],
+    ['a negative offset', { offsetBytes: -1 }, 'invalid'],
+    ['a negative length', { offsetBytes: 0, lengthBytes: -1 }, 'invalid'],
+  ])('Peer.Read refuses %s', async (_, request, kind) => {
+    const scene = await start();
+    const client = await peerAs(scene, ['registry']);
+    const blob = scene.store.add(10);
+    const stream = client.read({ digest: blob.digest, ...request } as never, LIMITS);
+    await expect(readAll(stream)).rejects.toMatchObject({ name: 'AgentError', kind });
+    await waitFor(() => scene.readers.count === 0);
+    expect(blob.closed).toBe(blob.opened);
+    // What others send wrong is no error of this node.
+    expect(scene.logged).toEqual([]);
+  });
+
+  it('Peer.Read has room for so many readers and refuses the next at once', async () => {
+    const scene = await start({ maxReaders: 2 });
+    const client = await peerAs(scene, ['registry']);
+    const blob = scene.store.add(64 * MIB);
+    const read = () => client.read({ digest: blob.digest, offsetBytes: 0 }, LIMITS);
+    const readers = [read(), read()];
+    const iterators = readers.map((reader) => reader[Symbol.asyncIterator]());
+    await Promise.all(iterators.map((iterator) => iterator.next()));
+    expect(await client.stat(blob.digest, LIMITS)).toMatchObject({ busy: true });
+    await expect(readAll(read())).rejects.toMatchObject({ kind: 'busy' });
+    readers[0]!.cancel();
+    await waitFor(() => scene.readers.count === 1);
+    expect(await client.stat(blob.digest, LIMITS)).toMatchObject({ busy: false });
+    const third = read();
+    expect((await third[Symbol.asyncIterator]().next()).done).toBe(false);
+    for (const reader of [...readers, third]) reader.cancel();
+    await waitFor(() => scene.readers.count === 0 && blob.closed === blob.opened);
+  });
+
+  it.each(['cancel', 'signal', 'early return'] as const)(
+    'Peer.Read lets go of file and slot when its reader leaves by %s',
+    async (how) => {
+      const scene = await start();
+      const client = await peerAs(scene, ['registry']);
+      const blob = scene.store.add(64 * MIB);
+      const leaving = new AbortController();
+      const stream = client.read(
+        { digest: blob.digest, offsetBytes: 0 },
+        { ...LIMITS, signal: leaving.signal },
+      );
+      const leave = {
+        cancel: () => stream.cancel(),
+        signal: () => leaving.abort(),
+        'early return': () => undefined,
+      };
+      const outcome = (async () => {
+        for await (const { data } of stream) {
+          expect(data.length).toBeGreaterThan(0);
+          leave[how]();
+          if (how === 'early return') break;
+        }
+      })();
+      await outcome.catch((error: unknown) => expect(error).toMatchObject({ kind: 'cancelled' }));
+      await waitFor(() => scene.readers.count === 0 && blob.closed === 1);
+      expect(blob.readBytes).toBeLessThan(64 * MIB);
+    },
+  );
+
+  it('AgentClient lets a stream come to its end although it is closed', async () => {
+    const scene = await start();
+    const client = await peerAs(scene, ['registry']);
+    const { digest } = scene.store.add(8 * MIB);
+    let bytes = 0;
+    for await (const { data } of client.read({ digest, offsetBytes: 0 }, LIMITS)) {
+      if (bytes === 0) client.close();
+      bytes += data.length;
+    }
+    expect(bytes).toBe(8 * MIB);
+    await expect(client.stat(digest, LIMITS)).rejects.toMatchObject({ name: 'AgentError' });
+  });
+
+  it('Peer.Read does not read ahead of a slow reader', async () => {
+    const scene = await start();
+    const client = await peerAs(scene, ['registry']);
+    const blob = scene.store.add(256 * MIB);
+    const stream = client.read({ digest: blob.digest, offsetBytes: 0 }, { timeoutMs: 20_000 });
+    const iterator = stream[Symbol.asyncIterator]();
+    await iterator.next();
+    // Nothing more is read once the windows are full, however long the reader takes.
+    let before = -1;
+    await waitFor(
+      () => {
+        const isStill = blob.readBytes === before;
+        before = blob.readBytes;
+        return isStill;
+      },
+      { what: 'the sender to stand still' },
+    );
+    // Two buffers of the sender, the window, and what the receiver's stream holds: 16 messages.
+    const bound = 2 * CHUNK_BYTES + 4 * WINDOW_BYTES + 20 * CHUNK_BYTES;
+    expect(blob.readBytes).toBeLessThan(bound);
+    stream.cancel();
+    await waitFor(() => blob.closed === 1);
+  });
+
+  it('Peer.Read ends what is left of it when the server closes', async () => {
+    const scene = await start();
+    const client = await peerAs(scene, ['registry']);
+    const blob = scene.store.add(256 * MIB);
+    const reading = (async () => {
+      for await (const { data } of client.read({ digest: blob.digest, offsetBytes: 0 }, LIMITS)) {
+        if (data.length > 0) await scene[Symbol.asyncDispose]();
+      }
+    })();
+    await expect(reading).rejects.toMatchObject({ name: 'AgentError' });
+    await waitFor(() => scene.readers.count === 0 && blob.closed === 1);
+    scenes.length = 0;
+  });
+});
+
+describe('Local over the unix socket', () => {
+  it('Local answers what the own registry asks, and so does Peer beside it', async () => {
+    const scene = await start();
+    const client = scene.local();
+    const { digest } = scene.store.add(7);
+    expect(await client.stat(digest, LIMITS)).toEqual({
+      sizeBytes: 7,
+      verified: true,
+      busy: false,
+    });
+    const events: ({ holder: LocatedHolder } | { summary: LocateSummary })[] = [];
+    for await (const event of client.locate({ digest }, LIMITS)) events.push(event);
+    expect(events).toMatchObject([
+      { holder: { node: 'me', address: '', sizeBytes: 7, verified: true, busy: false, tags: [] } },
+      { summary: { asked: 1, failed: 0 } },
+    ]);
+    expect(await client.abortIngest(digest, LIMITS)).toBe(1);
+    expect(scene.store.aborted).toEqual([digest]);
+  });
+
+  it('Local remembers what the upstream confirmed, and gives it back by name', async () => {
+    const scene = await start();
+    const client = scene.local();
+    const { digest } = scene.store.add(7);
+    const tag = { digest, mediaType: 'a/b', sizeBytes: 7, observedAtMs: 1_700_000_000_123 };
+    await client.observe('registry.test/a:1', tag, LIMITS);
+    const events: unknown[] = [];
+    for await (const event of client.locate({ name: 'registry.test/a:1' }, LIMITS)) {
+      events.push(event);
+    }
+    expect(events[0]).toMatchObject({ holder: { tags: [tag], registrySeen: true } });
+  });
+
+  it('Local refuses observations that say nothing', async () => {
+    const scene = await start();
+    const client = scene.local();
+    const { digest } = scene.store.add(7);
+    const timeless = { digest, mediaType: 'a/b', sizeBytes: 7 };
+    const odd = { ...timeless, observedAtMs: 5, sizeBytes: -5 };
+    for (const [name, tag] of [
+      ['', { ...timeless, observedAtMs: 5 }],
+      ['registry.test/a:1', timeless],
+      ['registry.test/a:1', odd],
+    ] as const) {
+      await expect(client.observe(name, tag, LIMITS)).rejects.toMatchObject({ kind: 'invalid' });
+    }
+  });
+
+  it('Local refuses keys that are none', async () => {
+    const scene = await start();
+    const client = scene.local();
+    for (const key of [{ digest: 'sha256:x' }, { name: '' }]) {
+      await expect(client.locate(key as never, LIMITS).next()).rejects.toMatchObject({
+        kind: 'invalid',
+      });
+    }
+  });
+
+  it('Local takes the place of a dead agent on its socket, for this user and group alone', async () => {
+    const first = await start();
+    const { socket } = first;
+    const second = await AgentScene.start({ identity: serverIdentity, socket });
+    scenes.push(second);
+    const { digest } = second.store.add(9);
+    expect(await second.local().stat(digest, LIMITS)).toMatchObject({ sizeBytes: 9 });
+    expect((await stat(socket)).mode & 0o777).toBe(0o660);
+  });
+});
+
+async function handshake(options: ConnectionOptions): Promise<string | null> {
+  const socket = connectTls(options);
+  try {
+    await once(socket, 'secureConnect');
+    return socket.getProtocol();
+  } finally {
+    socket.destroy();
+  }
+}

@@ -1,0 +1,230 @@
+import { Registry } from 'prom-client';
+import { createAgentMetrics } from '../../src/agent/agent-metrics.ts';
+import { AgentServer } from '../../src/agent/agent-server.ts';
+import { HeldContent } from '../../src/agent/held-content.ts';
+import { LocalService } from '../../src/agent/local-service.ts';
+import { Observations } from '../../src/agent/observations.ts';
+import { PEER_ROLES, PeerService } from '../../src/agent/peer-service.ts';
+import { RegistryWatch } from '../../src/agent/registry-watch.ts';
+import type { BlobInfo, ContentStore, OpenBlob } from '../../src/agent/store.ts';
+import { Locator } from '../../src/discovery/locate.ts';
+import { StaticMembership } from '../../src/discovery/static-membership.ts';
+import { digestOf, type Digest } from '../../src/oci/digest.ts';
+import { AgentClient } from '../../src/rpc/agent-client.ts';
+import { mutualServerCredentials, type Identity } from '../../src/rpc/identity.ts';
+import { silentLogger } from '../../src/telemetry/logger.ts';
+import { credentials, type ChannelCredentials } from '@grpc/grpc-js';
+
+export const CHUNK_BYTES = 64 * 1024;
+export const WINDOW_BYTES = 256 * 1024;
+
+/** A blob whose bytes are made when they are read. */
+export interface MadeBlob {
+  readonly digest: Digest;
+  readonly sizeBytes: number;
+  /** Bytes read of it so far, over all readers. */
+  readBytes: number;
+  opened: number;
+  closed: number;
+}
+
+/** A store of blobs that take no room; it counts what is done to it. */
+export class MadeStore implements ContentStore {
+  readonly kind = 'made';
+  readonly aborted: Digest[] = [];
+  readonly #blobs = new Map<Digest, MadeBlob>();
+
+  /** @returns a blob of zeros; its digest is not that of its bytes */
+  add(sizeBytes: number): MadeBlob {
+    const digest = digestOf(Buffer.from(`blob ${this.#blobs.size}`));
+    const blob = { digest, sizeBytes, readBytes: 0, opened: 0, closed: 0 };
+    this.#blobs.set(digest, blob);
+    return blob;
+  }
+
+  async stat(digest: Digest): Promise<BlobInfo | undefined> {
+    const blob = this.#blobs.get(digest);
+    return blob && { digest, sizeBytes: blob.sizeBytes, fingerprint: '1' };
+  }
+
+  async open(digest: Digest): Promise<OpenBlob | undefined> {
+    const blob = this.#blobs.get(digest);
+    if (blob === undefined) return undefined;
+    blob.opened += 1;
+    return {
+      digest,
+      sizeBytes: blob.sizeBytes,
+      fingerprint: '1',
+      read: async (target, position) => {
+        const count = Math.min(target.length, blob.sizeBytes - position);
+        target.fill(0, 0, count);
+        blob.readBytes += count;
+        return count;
+      },
+      close: async () => {
+        blob.closed += 1;
+      },
+    };
+  }
+
+  async resolve(name: string) {
+    const [digest] = this.#blobs.keys();
+    return digest === undefined || !name.endsWith(':held')
+      ? undefined
+      : { name, digest, mediaType: 'a/b', sizeBytes: 1, recordedAtMs: 1000 };
+  }
+
+  async *blobs() {
+    for (const { digest, sizeBytes } of this.#blobs.values()) {
+      yield { digest, sizeBytes, fingerprint: '1' };
+    }
+  }
+
+  async *names() {
+    const tag = await this.resolve('registry.test/a:held');
+    if (tag !== undefined) yield tag;
+  }
+
+  async abortIngest(digest: Digest): Promise<number> {
+    this.aborted.push(digest);
+    return 1;
+  }
+
+  async ready(): Promise<boolean> {
+    return true;
+  }
+
+  async close(): Promise<void> {
+    // Nothing is open that its reader does not close.
+  }
+}
+
+/** The listeners of one agent over a made store: mutual TLS, and a unix socket. */
+export class AgentScene implements AsyncDisposable {
+  readonly store = new MadeStore();
+  readonly readers = { count: 0 };
+  /** Processes that were watched, and those that were ended. */
+  readonly watched: number[] = [];
+  readonly killed: number[] = [];
+  readonly rechecked: Digest[] = [];
+  readonly logged: string[] = [];
+  readonly socket: string;
+  port = 0;
+  readonly #peers: AgentServer;
+  readonly #local: AgentServer;
+  readonly #clients: AgentClient[] = [];
+
+  private constructor(options: {
+    maxReaders: number;
+    socket: string;
+    kill?: (pid: number) => void;
+  }) {
+    this.socket = options.socket;
+    const log = {
+      ...silentLogger,
+      error: (_: unknown, message: string) => void this.logged.push(message),
+    };
+    const metrics = createAgentMetrics(new Registry());
+    const observations = new Observations({ maxNames: 100 });
+    const content = new HeldContent({
+      store: this.store,
+      integrity: {
+        stateOf: () => 'verified',
+        request: () => undefined,
+        recheck: async (digest) => {
+          this.rechecked.push(digest);
+          return 'verified';
+        },
+      },
+      observations,
+    });
+    const peerOptions = { maxReaders: options.maxReaders, chunkBytes: CHUNK_BYTES };
+    const peerParts = { content, metrics, log, readers: this.readers };
+    const serverOptions = { windowBytes: WINDOW_BYTES, maxConcurrentStreams: 100 };
+    this.#peers = new AgentServer(serverOptions, {
+      peer: new PeerService(
+        { ...peerOptions, allowedRoles: PEER_ROLES },
+        peerParts,
+      ).implementation(),
+    });
+    const locator = new Locator(
+      { self: { name: 'me', address: '' }, memberTimeoutMs: 1000, maxMembersAsked: 4 },
+      {
+        membership: new StaticMembership([]),
+        ask: async (_, key, limits) => {
+          if ('name' in key) {
+            const { tags, registrySeen } = await content.resolve(key.name, limits);
+            return { sizeBytes: 0, verified: false, busy: false, tags, registrySeen };
+          }
+          const held = await content.stat(key.digest, limits);
+          return held && { ...held, busy: false, tags: [], registrySeen: false };
+        },
+        log,
+      },
+    );
+    const watch = new RegistryWatch({
+      log,
+      kill: (pid) => {
+        this.killed.push(pid);
+        options.kill?.(pid);
+      },
+      onEnded: () => undefined,
+    });
+    this.#local = new AgentServer(serverOptions, {
+      peer: new PeerService(peerOptions, peerParts).implementation(),
+      local: new LocalService({
+        locator,
+        observations,
+        store: this.store,
+        watch: {
+          start: (terms) => {
+            this.watched.push(terms.pid);
+            return watch.start(terms);
+          },
+        },
+        log,
+        metrics,
+      }).implementation(),
+    });
+  }
+
+  static async start(options: {
+    readonly identity: Identity;
+    readonly socket: string;
+    readonly maxReaders?: number;
+    readonly kill?: (pid: number) => void;
+  }): Promise<AgentScene> {
+    const scene = new AgentScene({ maxReaders: 10, ...options });
+    await scene.#local.listenUnix(options.socket);
+    scene.port = await scene.#peers.listen(
+      '127.0.0.1:0',
+      mutualServerCredentials(options.identity),
+    );
+    return scene;
+  }
+
+  /** A client over mutual TLS. */
+  peer(channel: ChannelCredentials): AgentClient {
+    return this.#client(`127.0.0.1:${this.port}`, channel);
+  }
+
+  /** A client over the unix socket. */
+  local(): AgentClient {
+    return this.#client(`unix:${this.socket}`, credentials.createInsecure());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const client of this.#clients) client.close();
+    const signal = AbortSignal.abort();
+    await Promise.all([this.#peers.close({ signal }), this.#local.close({ signal })]);
+  }
+
+  #client(target: string, channel: ChannelCredentials): AgentClient {
+    const client = new AgentClient(
+      { target, name: 'node-1', windowBytes: WINDOW_BYTES },
+      { credentials: channel },
+    );
+    this.#clients.push(client);
+    return client;
+  }
+}
