@@ -27,7 +27,7 @@ export function unaryHandler<I, O>(
 ): handleUnaryCall<I, O> {
   return (call, callback) => {
     const signal = signalOf(call);
-    void attempt(method, context, () => run(call, signal)).then((outcome) => {
+    void attempt(method, { ...context, signal }, () => run(call, signal)).then((outcome) => {
       if ('value' in outcome) callback(null, outcome.value);
       else callback(outcome.failure);
     });
@@ -48,7 +48,7 @@ export function streamHandler<I, O>(
     const signal = signalOf(call);
     // A write to a stream that the caller has left is reported by the run, not thrown at nobody.
     call.on('error', () => undefined);
-    void attempt(method, context, () => run(call, signal)).then((outcome) => {
+    void attempt(method, { ...context, signal }, () => run(call, signal)).then((outcome) => {
       if ('value' in outcome) call.end();
       else call.emit('error', outcome.failure);
     });
@@ -57,7 +57,7 @@ export function streamHandler<I, O>(
 
 async function attempt<T>(
   method: string,
-  context: HandlerContext,
+  context: HandlerContext & { readonly signal: AbortSignal },
   run: () => Promise<T>,
 ): Promise<{ value: T } | { failure: RpcFailure }> {
   try {
@@ -65,7 +65,10 @@ async function attempt<T>(
     context.metrics.calls.inc({ method, code: 'OK' });
     return { value };
   } catch (error) {
-    const failure = RpcFailure.from(error);
+    // Whatever breaks when the caller leaves breaks because it left.
+    const failure = context.signal.aborted
+      ? new RpcFailure(status.CANCELLED, 'the caller has gone', { cause: error })
+      : RpcFailure.from(error);
     context.metrics.calls.inc({ method, code: status[failure.code] });
     if (failure.code === status.INTERNAL || failure.code === status.DATA_LOSS) {
       context.log.error({ method, err: failure.cause ?? failure }, 'call failed');
