@@ -2,6 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
 import { startContainerd, type ContainerdNode } from './containerd-node.ts';
+import type { ContainerdVersion } from './containerd-version.ts';
 import { freePort } from './ports.ts';
 import { Program } from './process.ts';
 import type { TestScope } from './test-scope.ts';
@@ -18,6 +19,8 @@ export interface ClusterOptions {
   readonly agent?: object;
   readonly watchdogMs?: number;
   readonly discardUnpackedLayers?: boolean;
+  /** The packaged one unless told. */
+  readonly containerdVersion?: ContainerdVersion;
 }
 
 /** One line of a registry's log about one request. */
@@ -77,7 +80,8 @@ export class ClusterNode {
   }
 
   get registry(): Program {
-    if (this.#registry === undefined) throw new Error(`Cannot use the registry of ${this.name} yet`);
+    if (this.#registry === undefined)
+      throw new Error(`Cannot use the registry of ${this.name} yet`);
     return this.#registry;
   }
 
@@ -172,6 +176,7 @@ async function startNode(
     name,
     mirrors: [{ url: `http://127.0.0.1:${ports.registry}` }],
     discardUnpackedLayers: options.discardUnpackedLayers ?? false,
+    ...(options.containerdVersion && { version: options.containerdVersion }),
   });
   const directory = join(scope.directory, `${name}-salvor`);
   const tls = await writeIdentity(directory, wanted.authority);

@@ -3,11 +3,16 @@ import { mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { renderContainerdConfig, renderHostsToml, type Mirror } from './containerd-config.ts';
+import {
+  containerdProgram,
+  packagedContainerd,
+  type ContainerdVersion,
+} from './containerd-version.ts';
 import { CriClient, type CriAuth, type CriImage } from './cri-client.ts';
 import { sha256 } from './layer.ts';
 import { Program } from './process.ts';
 import type { TestScope } from './test-scope.ts';
-import { toolEnv, toolPath } from './tools.ts';
+import { toolEnv } from './tools.ts';
 import { waitFor } from './wait.ts';
 
 const run = promisify(execFile);
@@ -19,6 +24,8 @@ const maxOutputBytes = 64 * 1024 * 1024;
 /** How a node is set up. */
 export interface ContainerdOptions {
   readonly name: string;
+  /** The packaged one unless told. */
+  readonly version?: ContainerdVersion;
   /** Asked in this order before the image's own registry. */
   readonly mirrors?: readonly Mirror[];
   /** Replaces the generated `_default/hosts.toml`. */
@@ -53,15 +60,21 @@ export class ContainerdNode {
   /** The CRI config_path: contains `_default/hosts.toml`. */
   readonly certsDirectory: string;
   readonly snapshotter: string;
+  readonly version: ContainerdVersion;
   readonly #scope: TestScope;
   readonly #configPath: string;
   readonly #cri: CriClient;
   #program: Program | undefined;
   #readyMark = 0;
 
-  private constructor(scope: TestScope, name: string, snapshotter: string) {
+  private constructor(
+    scope: TestScope,
+    { name, version = packagedContainerd }: ContainerdOptions,
+    snapshotter: string,
+  ) {
     this.#scope = scope;
     this.name = name;
+    this.version = version;
     this.snapshotter = snapshotter;
     this.root = join(scope.directory, name, 'root');
     this.certsDirectory = join(scope.directory, name, 'certs.d');
@@ -73,7 +86,7 @@ export class ContainerdNode {
 
   /** Starts a daemon that ends with the scope. Needs root. */
   static async start(scope: TestScope, options: ContainerdOptions): Promise<ContainerdNode> {
-    const node = new ContainerdNode(scope, options.name, await pickSnapshotter(scope.directory));
+    const node = new ContainerdNode(scope, options, await pickSnapshotter(scope.directory));
     const home = join(scope.directory, options.name);
     await mkdir(node.root, { recursive: true });
     await mkdir(join(home, 'cni'), { recursive: true });
@@ -85,6 +98,7 @@ export class ContainerdNode {
         ),
     );
     const config = renderContainerdConfig({
+      version: node.version,
       root: node.root,
       state: join(home, 'state'),
       socket: node.socketPath,
@@ -159,11 +173,15 @@ export class ContainerdNode {
     options: { readonly namespace?: string; readonly timeoutMs?: number } = {},
   ): Promise<string> {
     const common = ['--address', this.socketPath, '--namespace', options.namespace ?? 'k8s.io'];
-    const { stdout } = await run(toolPath('ctr'), [...common, ...arguments_], {
-      env: toolEnv('ctr'),
-      timeout: options.timeoutMs ?? pullTimeoutMs,
-      maxBuffer: maxOutputBytes,
-    });
+    const { stdout } = await run(
+      containerdProgram(this.version, 'ctr'),
+      [...common, ...arguments_],
+      {
+        env: toolEnv('ctr'),
+        timeout: options.timeoutMs ?? pullTimeoutMs,
+        maxBuffer: maxOutputBytes,
+      },
+    );
     return stdout;
   }
 
@@ -262,7 +280,7 @@ export class ContainerdNode {
   async #launch(): Promise<void> {
     this.#program = await Program.start(this.#scope, {
       name: this.name,
-      command: toolPath('containerd'),
+      command: containerdProgram(this.version, 'containerd'),
       arguments: ['--config', this.#configPath],
       env: toolEnv('containerd'),
     });
