@@ -58,8 +58,8 @@ function builtVersion({ release }: ContainerdVersion): string | undefined {
   const directory = binDirectory(release);
   if (!programs.every((program) => existsSync(join(directory, program)))) return undefined;
   const result = spawnSync(join(directory, 'containerd'), ['--version'], { encoding: 'utf8' });
-  const output = result.stdout?.trim() ?? '';
-  return output.includes(release) ? output : undefined;
+  if (result.status !== 0 || !result.stdout.includes(release)) return undefined;
+  return result.stdout.trim();
 }
 
 function build({ module }: ContainerdVersion, release: string): void {
