@@ -106,6 +106,7 @@ export class BlobPull {
     if (opened.from === 'peers') return this.#serve(request, digest, opened.value, context, wanted);
     const { value } = opened;
     if (value.kind === 'body') return this.#serve(request, digest, value.body, context, wanted);
+    fetch.close();
     if (value.kind === 'unsatisfiable') return unsatisfiable();
     return refusalAnswer(value.refusal);
   }
@@ -126,7 +127,7 @@ export class BlobPull {
       return unsatisfiable(sizeBytes);
     }
     const whole = window.start === 0 && window.end === sizeBytes - 1;
-    const tap = whole ? await this.#keeper?.tap(digest, sizeBytes) : undefined;
+    const tap = whole ? await this.#tap(digest, sizeBytes) : undefined;
     const relay = new Relay(
       {
         digest,
@@ -156,6 +157,15 @@ export class BlobPull {
     }
     const chunks = this.#guarded(relay, digest, context.fetch);
     return { ...answer, body: { chunks, cancel: () => relay.cancel() } };
+  }
+
+  async #tap(digest: Digest, sizeBytes: number): Promise<BlobTap | undefined> {
+    try {
+      return await this.#keeper?.tap(digest, sizeBytes);
+    } catch (error) {
+      this.#log.warn({ digest, err: error }, 'cannot keep a blob');
+      return undefined;
+    }
   }
 
   /** A small blob, whole, that turns out to be a manifest is none. */

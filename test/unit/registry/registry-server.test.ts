@@ -245,7 +245,9 @@ describe('RegistryServer', () => {
       range: undefined,
     });
     expect(Object.keys(seen!).sort()).toEqual(
-      'accept authorization method policy range repository signal trace upstream userAgent'.split(' '),
+      'accept authorization method policy range repository signal trace upstream userAgent'.split(
+        ' ',
+      ),
     );
   });
 

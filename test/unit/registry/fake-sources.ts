@@ -1,0 +1,169 @@
+import type { Digest } from '../../../src/oci/digest.ts';
+import { DEFAULT_POLICY, type PullPolicy } from '../../../src/registry/policy.ts';
+import type { PullRequest } from '../../../src/registry/pull-request.ts';
+import { Trace } from '../../../src/registry/trace.ts';
+import type { UpstreamResponse } from '../../../src/registry/upstream/upstream-client.ts';
+import type { UpstreamFailure } from '../../../src/registry/upstream/upstream-failure.ts';
+import type { AskRequest, Upstream } from '../../../src/registry/upstream/upstream.ts';
+import type {
+  AgentClient,
+  LocateKey,
+  LocatedHolder,
+  LocateSummary,
+  ReadStream,
+} from '../../../src/rpc/agent-client.ts';
+import { AgentError } from '../../../src/rpc/agent-error.ts';
+import type { ReadFrame } from '../../../src/rpc/read-frame.ts';
+
+/** What one node of a test holds: bytes, and how it behaves when it is read. */
+export interface FakeHolding {
+  readonly node: string;
+  readonly bytes: Buffer;
+  readonly verified?: boolean;
+  /** What it says while it sends, where that is another thing than what it said before. */
+  readonly verifiedWhenRead?: boolean;
+  readonly claimedSizeBytes?: number;
+  /** Sends no more than this, then breaks. */
+  readonly breaksAfter?: number;
+  readonly silent?: boolean;
+}
+
+/** The own agent and all others in one: answers for every node of a test. */
+export class FakeAgent {
+  readonly reads: { digest: Digest; offsetBytes: number; lengthBytes: number | undefined }[] = [];
+  readonly reported: string[] = [];
+  readonly abortedIngests: Digest[] = [];
+  readonly #holdings: readonly FakeHolding[];
+  #cancelled = 0;
+
+  constructor(holdings: readonly FakeHolding[] = []) {
+    this.#holdings = holdings;
+  }
+
+  get cancelled(): number {
+    return this.#cancelled;
+  }
+
+  /** The own agent, as the registry sees it. */
+  get client(): AgentClient {
+    return {
+      locate: (key: LocateKey) => this.#locate(key),
+      abortIngest: async (digest: Digest) => {
+        this.abortedIngests.push(digest);
+        return 1;
+      },
+    } as unknown as AgentClient;
+  }
+
+  /** The agents of other nodes. */
+  get pool(): { client(address: string, name: string): AgentClient } {
+    return { client: (_, name) => this.#peer(name) };
+  }
+
+  async *#locate(
+    key: LocateKey,
+  ): AsyncGenerator<{ holder: LocatedHolder } | { summary: LocateSummary }> {
+    if ('digest' in key) {
+      for (const { node, bytes, verified = true, claimedSizeBytes } of this.#holdings) {
+        const sizeBytes = claimedSizeBytes ?? bytes.length;
+        const state = { sizeBytes, verified, busy: false, tags: [], registrySeen: true };
+        yield { holder: { node, address: `${node}:1`, ...state } };
+      }
+    }
+    yield { summary: { asked: this.#holdings.length + 1, failed: 0 } };
+  }
+
+  #peer(node: string): AgentClient {
+    const holding = this.#holdings.find((one) => one.node === node);
+    return {
+      read: (request: (typeof this.reads)[number]) => {
+        this.reads.push(request);
+        return this.#stream(holding, request);
+      },
+      reportCorrupt: async () => void this.reported.push(node),
+    } as unknown as AgentClient;
+  }
+
+  #stream(
+    holding: FakeHolding | undefined,
+    request: { offsetBytes: number; lengthBytes?: number | undefined },
+  ): ReadStream {
+    const stop = Promise.withResolvers<never>();
+    stop.promise.catch(() => undefined);
+    const cancelled = new AgentError('cancelled', 'cancelled');
+    const frames = async function* (): AsyncGenerator<ReadFrame> {
+      if (holding === undefined) throw new AgentError('not_held', 'not held');
+      if (holding.silent === true) await stop.promise;
+      const { bytes, breaksAfter = Number.POSITIVE_INFINITY, verified = true } = holding;
+      const { offsetBytes } = request;
+      const end = request.lengthBytes ? offsetBytes + request.lengthBytes : bytes.length;
+      const wanted = bytes.subarray(offsetBytes, Math.min(end, offsetBytes + breaksAfter));
+      const first = {
+        sizeBytes: bytes.length,
+        verified: holding.verifiedWhenRead ?? verified,
+      };
+      for (let at = 0; at === 0 || at < wanted.length; at += 100_000) {
+        yield { data: wanted.subarray(at, at + 100_000), ...(at === 0 ? first : {}) };
+      }
+      if (end - offsetBytes > wanted.length) throw new AgentError('unavailable', 'node has died');
+    };
+    return {
+      [Symbol.asyncIterator]: frames,
+      cancel: () => {
+        this.#cancelled += 1;
+        stop.reject(cancelled);
+      },
+    };
+  }
+}
+
+/** An upstream that answers as a test says. */
+export class FakeUpstream {
+  readonly asked: AskRequest[] = [];
+  readonly bodyFailures: UpstreamFailure[] = [];
+  outage: object | undefined;
+  answer: (request: AskRequest) => Promise<UpstreamResponse> | UpstreamResponse;
+
+  constructor(answer: FakeUpstream['answer']) {
+    this.answer = answer;
+  }
+
+  get upstream(): Upstream {
+    return {
+      name: 'registry.test',
+      peers: 'fallback',
+      isBlobOriginDown: false,
+      hasAnswered: true,
+      health: { outage: this.outage },
+      ask: async (request: AskRequest) => {
+        this.asked.push(request);
+        return this.answer(request);
+      },
+      recordBodyFailure: (failure: UpstreamFailure) => this.bodyFailures.push(failure),
+    } as unknown as Upstream;
+  }
+}
+
+/** A client's request to the registry of a test. */
+export function pullRequest(
+  upstream: FakeUpstream,
+  options: {
+    readonly method?: 'GET' | 'HEAD';
+    readonly range?: string;
+    readonly policy?: Partial<PullPolicy>;
+    readonly signal?: AbortSignal;
+  } = {},
+): PullRequest {
+  return {
+    method: options.method ?? 'GET',
+    upstream: upstream.upstream,
+    repository: 'team/app',
+    policy: { ...DEFAULT_POLICY, ...options.policy },
+    accept: undefined,
+    range: options.range,
+    authorization: undefined,
+    userAgent: 'test',
+    signal: options.signal ?? new AbortController().signal,
+    trace: new Trace(),
+  };
+}
