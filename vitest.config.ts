@@ -1,5 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
+// Every containerd version takes a minute or more; the others run in CI, by `npm run test:all`.
+const onePackagedContainerd = ['test/faults/containerd/containerd-{1.7,2.*}.test.ts'];
+
 export default defineConfig({
   test: {
     projects: [
@@ -15,6 +18,18 @@ export default defineConfig({
         test: {
           name: 'integration',
           include: ['test/integration/**/*.test.ts'],
+          globalSetup: ['test/support/global-teardown.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        test: {
+          name: 'faults',
+          include: ['test/faults/**/*.test.ts'],
+          exclude: process.env['SALVOR_TEST_ALL'] === undefined ? onePackagedContainerd : [],
+          globalSetup: ['test/support/global-teardown.ts'],
           testTimeout: 120_000,
           hookTimeout: 120_000,
           fileParallelism: false,

@@ -1,5 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import {
+  Metadata,
   status,
   type ServerReadableStream,
   type ServerUnaryCall,
@@ -128,7 +129,7 @@ export class LocalService {
     callback: sendUnaryData<WatchResponse>,
   ): void {
     let watched: ReturnType<RegistryWatch['start']> | undefined;
-    const stop = (): void => watched?.stop();
+    const stop = (): void => void watched?.then((watch) => watch?.stop());
     call.on('data', (request: WatchRequest) => {
       const terms = watchTerms(request);
       if (terms === undefined) {
@@ -136,8 +137,12 @@ export class LocalService {
         callback(new RpcFailure(status.INVALID_ARGUMENT, 'no process, or no time'));
         return;
       }
-      watched ??= this.#watch.start(terms);
-      watched.beat();
+      watched ??= this.#watch.start(terms).then((watch) => {
+        if (watch !== undefined) call.sendMetadata(new Metadata());
+        else callback(new RpcFailure(status.FAILED_PRECONDITION, 'cannot see that process'));
+        return watch;
+      });
+      void watched.then((watch) => watch?.beat());
     });
     call.on('error', stop);
     call.on('cancelled', stop);
@@ -148,10 +153,17 @@ export class LocalService {
   }
 }
 
-function watchTerms(request: WatchRequest): { pid: number; timeoutMs: number } | undefined {
+function watchTerms(
+  request: WatchRequest,
+): { pid: number; timeoutMs: number; processStart: string } | undefined {
   const [pid, timeoutMs] = [Number(request.pid), Number(request.timeoutMs)];
   if (pid < 1 || pid > MAX_PID || timeoutMs < 1) return undefined;
-  return { pid, timeoutMs: Math.min(Math.max(timeoutMs, MIN_SILENCE_MS), MAX_SILENCE_MS) };
+  const { processStart } = request;
+  return {
+    pid,
+    processStart,
+    timeoutMs: Math.min(Math.max(timeoutMs, MIN_SILENCE_MS), MAX_SILENCE_MS),
+  };
 }
 
 function keyOf(request: LocateRequest): LocateKey {

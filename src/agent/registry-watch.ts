@@ -1,5 +1,5 @@
-import { readFile } from 'node:fs/promises';
 import type { Logger } from '../telemetry/logger.ts';
+import { processStart } from '../telemetry/process-start.ts';
 
 /** How often silence is measured within the timeout. */
 const CHECKS_PER_TIMEOUT = 10;
@@ -25,14 +25,17 @@ export class RegistryWatch {
    *
    * @param options.timeoutMs silence for longer than this, measured while this process itself
    *   was running, ends the watched one
+   * @returns undefined when the process cannot be seen from here
    */
-  start(options: { readonly pid: number; readonly timeoutMs: number }): {
-    beat(): void;
-    stop(): void;
-  } {
+  async start(options: {
+    readonly pid: number;
+    readonly timeoutMs: number;
+    readonly processStart: string;
+  }): Promise<{ beat(): void; stop(): void } | undefined> {
     const { pid, timeoutMs } = options;
+    const startedAt = await processStart(pid);
+    if (startedAt === '' || startedAt !== options.processStart) return undefined;
     const intervalMs = Math.max(20, Math.floor(timeoutMs / CHECKS_PER_TIMEOUT));
-    const startedAt = startTimeOf(pid);
     let silentChecks = 0;
     let lastCheckMs = performance.now();
     const timer = setInterval(() => {
@@ -54,10 +57,10 @@ export class RegistryWatch {
     };
   }
 
-  async #end(pid: number, timeoutMs: number, startedAt: Promise<string>): Promise<void> {
-    const [before, now] = await Promise.all([startedAt, startTimeOf(pid)]);
+  async #end(pid: number, timeoutMs: number, startedAt: string): Promise<void> {
+    const now = await processStart(pid);
     // The number may have passed to another process, which must live.
-    if (now === '' || now !== before) return;
+    if (now !== startedAt) return;
     this.#log.error({ pid, timeoutMs }, 'ending a registry process that has fallen silent');
     this.#onEnded();
     try {
@@ -65,15 +68,5 @@ export class RegistryWatch {
     } catch (error) {
       this.#log.error({ pid, err: error }, 'cannot end the silent registry process');
     }
-  }
-}
-
-// Field 22 of proc_pid_stat(5), counted from behind the command's closing parenthesis.
-async function startTimeOf(pid: number): Promise<string> {
-  try {
-    const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-  } catch {
-    return '';
   }
 }

@@ -3,8 +3,8 @@ import type { Config } from '../config/schema.ts';
 import { AdminServer, type AdminPage, type ReadyCheck } from '../telemetry/admin-server.ts';
 import { createLogger, type Logger } from '../telemetry/logger.ts';
 import { createMetricsRegistry } from '../telemetry/metrics.ts';
-import { startWatchdog } from '../telemetry/watchdog.ts';
 import type { CommandContext } from './command.ts';
+import { WatchdogSwitch } from './watchdog-switch.ts';
 import { ServiceGroup, type Service } from './service-group.ts';
 import { releaseStartupMemory } from './startup-memory.ts';
 
@@ -32,7 +32,13 @@ export interface ProcessFrame {
  */
 export function processFrame(
   config: Pick<Config, 'log' | 'node' | 'watchdog'>,
-  options: { readonly role: string; readonly admin: string; readonly drainMs: number },
+  options: {
+    readonly role: string;
+    readonly admin: string;
+    readonly drainMs: number;
+    /** The command itself sees to who watches the process. */
+    readonly isWatchedElsewhere?: boolean;
+  },
   context: CommandContext,
 ): ProcessFrame {
   const { role } = options;
@@ -42,7 +48,8 @@ export function processFrame(
     log,
     metrics,
     run: async (services, { checks, pages = {} }) => {
-      const watchdog = startWatchdog(config.watchdog, log);
+      const watchdog = new WatchdogSwitch(config.watchdog, { log });
+      watchdog.turn(options.isWatchedElsewhere !== true);
       const admin = adminService(options.admin, { metrics, checks, pages, log });
       try {
         await new ServiceGroup({ drainMs: options.drainMs }, { log }).run([...services, ...admin], {

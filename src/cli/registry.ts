@@ -3,10 +3,13 @@ import { SignOfLife } from '../registry/sign-of-life.ts';
 import { AgentClient } from '../rpc/agent-client.ts';
 import { AgentPool } from '../rpc/agent-pool.ts';
 import { mutualChannelCredentials, readIdentity } from '../rpc/identity.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import { processStart } from '../telemetry/process-start.ts';
 import type { RunCommand } from './command.ts';
 import { processFrame } from './process-frame.ts';
 import { registryService } from './registry-services.ts';
 import type { Service } from './service-group.ts';
+import { WatchdogSwitch } from './watchdog-switch.ts';
 
 const MAX_CONNECTIONS = 512;
 
@@ -15,7 +18,12 @@ export const runRegistry: RunCommand = async (config, context) => {
   const { admin, agentSocket, limits, listen } = config.registry;
   const frame = processFrame(
     config,
-    { role: 'registry', admin, drainMs: limits.shutdownMs },
+    {
+      role: 'registry',
+      admin,
+      drainMs: limits.shutdownMs,
+      isWatchedElsewhere: agentSocket !== '',
+    },
     context,
   );
   const { log, metrics } = frame;
@@ -33,7 +41,9 @@ export const runRegistry: RunCommand = async (config, context) => {
       { target: `unix:${agentSocket}`, name: 'the own agent', windowBytes },
       { credentials: credentials.createInsecure() },
     );
-    services.push(agentConnection({ agent, pool, timeoutMs: config.watchdog.timeoutMs, log }));
+    const { timeoutMs } = config.watchdog;
+    const start = await processStart(process.pid);
+    services.push(agentConnection({ agent, pool, timeoutMs, processStart: start, log }));
   }
   const registry = registryService(config.registry, { listen }, { agent, pool, metrics, log });
   services.push(registry.service);
@@ -45,15 +55,23 @@ function agentConnection(parts: {
   readonly agent: AgentClient;
   readonly pool: AgentPool;
   readonly timeoutMs: number;
-  readonly log: ConstructorParameters<typeof SignOfLife>[1]['log'];
+  readonly processStart: string;
+  readonly log: Logger;
 }): Service {
   const { agent, pool, timeoutMs, log } = parts;
-  const signs = timeoutMs === 0 ? undefined : new SignOfLife({ timeoutMs }, { agent, log });
+  // The agent is the better watch, since it also sees a process that is stopped as a whole; the
+  // thread stands in while there is none, or none that sees this process.
+  const thread = new WatchdogSwitch({ timeoutMs }, { log });
+  const signs =
+    timeoutMs === 0
+      ? undefined
+      : new SignOfLife(parts, { agent, onChange: (isWatched) => thread.turn(!isWatched), log });
   return {
     name: 'agent connection',
     start: async () => signs?.start(),
     stop: async () => {
       signs?.stop();
+      await thread.stop();
       pool.close();
       agent.close();
     },

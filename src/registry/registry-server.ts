@@ -29,6 +29,15 @@ export interface RegistryServerOptions {
 const REQUEST_TIMEOUT_MS = 15_000;
 /** Idle connections are kept longer than containerd keeps them (30 s), milliseconds. */
 const KEEP_ALIVE_MS = 60_000;
+/**
+ * No route has a schema. Saying so keeps the compilers of schemas, several megabytes of every
+ * node's memory, from being loaded.
+ */
+const NO_COMPILERS = {
+  buildValidator: () => () => () => true,
+  buildSerializer: () => () => (value: unknown) => JSON.stringify(value),
+};
+
 /** How often idle connections are looked for while draining, milliseconds. */
 const DRAIN_SWEEP_MS = 50;
 
@@ -123,6 +132,7 @@ export class RegistryServer {
       frameworkErrors: (_error, request, reply) => void this.#handle(request, reply),
       clientErrorHandler: this.#unreadable.refuse,
       logger: false,
+      schemaController: { compilersFactory: NO_COMPILERS },
       http: {
         maxHeaderSize: this.#options.limits.maxHeaderBytes,
         // How often requests are looked at that take too long to come in.

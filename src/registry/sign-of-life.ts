@@ -6,50 +6,80 @@ const BEATS_PER_TIMEOUT = 5;
 /** Until the agent is told again after it has gone, milliseconds. */
 const RECONNECT_MS = 1000;
 
+/** Until the agent is taken not to answer at all, milliseconds. */
+const BEGIN_MS = 1000;
+
 /**
  * Tells the own agent, as long as the event loop turns, that this process is alive, so that the
  * agent ends it when it no longer is (see RegistryWatch in the agent).
  */
 export class SignOfLife {
-  readonly #timeoutMs: number;
+  readonly #options: { readonly timeoutMs: number; readonly processStart: string };
   readonly #agent: Pick<AgentClient, 'watch'>;
+  readonly #onChange: (isWatched: boolean) => void;
   readonly #log: Logger;
   #watch: ReturnType<AgentClient['watch']> | undefined;
   #beat: NodeJS.Timeout | undefined;
-  #reconnect: NodeJS.Timeout | undefined;
+  #pending: NodeJS.Timeout | undefined;
 
-  /** @param options.timeoutMs silence for longer than this ends the process */
+  /**
+   * @param options.timeoutMs silence for longer than this ends the process
+   * @param options.processStart of this process, as in process-start.ts
+   * @param dependencies.onChange told whether the agent watches, whenever that may have changed
+   */
   constructor(
-    options: { readonly timeoutMs: number },
-    dependencies: { agent: Pick<AgentClient, 'watch'>; log: Logger },
+    options: { readonly timeoutMs: number; readonly processStart: string },
+    dependencies: {
+      agent: Pick<AgentClient, 'watch'>;
+      onChange: (isWatched: boolean) => void;
+      log: Logger;
+    },
   ) {
-    this.#timeoutMs = options.timeoutMs;
+    this.#options = options;
     this.#agent = dependencies.agent;
+    this.#onChange = dependencies.onChange;
     this.#log = dependencies.log;
   }
 
   start(): void {
-    this.#open();
-    this.#beat = setInterval(() => this.#watch?.beat(), this.#timeoutMs / BEATS_PER_TIMEOUT);
+    const { timeoutMs } = this.#options;
+    this.#beat = setInterval(() => this.#watch?.beat(), timeoutMs / BEATS_PER_TIMEOUT);
     this.#beat.unref();
+    this.#open();
   }
 
   /** Parts in peace: silence after this means nothing. */
   stop(): void {
     clearInterval(this.#beat);
-    clearTimeout(this.#reconnect);
+    clearTimeout(this.#pending);
     this.#beat = undefined;
     this.#watch?.end();
     this.#watch = undefined;
   }
 
   #open(): void {
-    this.#watch = this.#agent.watch({ pid: process.pid, timeoutMs: this.#timeoutMs }, (error) => {
-      this.#watch = undefined;
-      if (this.#beat === undefined) return;
-      this.#log.debug({ err: error }, 'the agent does not hear this process');
-      this.#reconnect = setTimeout(() => this.#open(), RECONNECT_MS);
-      this.#reconnect.unref();
-    });
+    this.#schedule(() => this.#onChange(false), BEGIN_MS);
+    this.#watch = this.#agent.watch(
+      { pid: process.pid, ...this.#options },
+      {
+        onBegin: () => {
+          clearTimeout(this.#pending);
+          this.#onChange(true);
+        },
+        onEnd: (error) => {
+          this.#watch = undefined;
+          if (this.#beat === undefined) return;
+          this.#log.debug({ err: error }, 'the agent does not watch this process');
+          this.#onChange(false);
+          this.#schedule(() => this.#open(), RECONNECT_MS);
+        },
+      },
+    );
+  }
+
+  #schedule(run: () => void, delayMs: number): void {
+    clearTimeout(this.#pending);
+    this.#pending = setTimeout(run, delayMs);
+    this.#pending.unref();
   }
 }

@@ -258,24 +258,30 @@ export class AgentClient {
   }
 
   /**
-   * Opens the channel for signs of life. The stream's own errors are reported once to `onEnd`.
+   * Opens the channel for signs of life.
+   *
+   * @param events.onBegin the agent has seen the process and watches it
+   * @param events.onEnd it no longer does, or never did; called once
    *
    * @returns `beat` to send one, `end` to part in peace
    */
   watch(
-    options: { readonly pid: number; readonly timeoutMs: number },
-    onEnd: (error: AgentError) => void,
+    options: { readonly pid: number; readonly timeoutMs: number; readonly processStart: string },
+    events: { readonly onBegin?: () => void; readonly onEnd: (error: AgentError) => void },
   ): { beat(): void; end(): void } {
     const method = localMethods.watch;
     const call: ClientWritableStream<WatchRequest> = this.#client.makeClientStreamRequest(
       method.path,
       method.requestSerialize,
       method.responseDeserialize,
-      (error) => onEnd(AgentError.from(error ?? new Error('ended'), 'Cannot keep the watch')),
+      (error) =>
+        events.onEnd(AgentError.from(error ?? new Error('ended'), 'Cannot keep the watch')),
     );
+    call.on('metadata', () => events.onBegin?.());
     const message = create(WatchRequestSchema, {
       pid: BigInt(options.pid),
       timeoutMs: BigInt(options.timeoutMs),
+      processStart: options.processStart,
     });
     call.write(message);
     return { beat: () => void call.write(message), end: () => call.end() };

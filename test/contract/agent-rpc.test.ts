@@ -155,7 +155,7 @@ describe('Peer over mutual TLS', () => {
       unimplemented,
     );
     const ended = Promise.withResolvers<unknown>();
-    client.watch({ pid: process.pid, timeoutMs: 200 }, ended.resolve);
+    client.watch({ pid: process.pid, timeoutMs: 200, processStart: '1' }, { onEnd: ended.resolve });
     expect(await ended.promise).toMatchObject(unimplemented);
     expect([scene.store.aborted, scene.killed]).toEqual([[], []]);
   });

@@ -9,6 +9,7 @@ import { expectNoLeaks } from '../support/no-leaks.ts';
 import { waitFor } from '../support/wait.ts';
 import { makeSocketDirectory, removeDirectory } from '../support/work-dir.ts';
 import { AgentScene } from './agent-scene.ts';
+import { processStart } from '../../src/telemetry/process-start.ts';
 
 const LIMITS = { timeoutMs: 5000 };
 
@@ -100,10 +101,27 @@ describe('Local.Watch', () => {
     const scene = await start();
     const client = scene.local();
     const ended = Promise.withResolvers<unknown>();
-    client.watch(options, ended.resolve);
+    client.watch({ ...options, processStart: '1' }, { onEnd: ended.resolve });
     expect(await ended.promise).toMatchObject({ kind: 'invalid' });
     const { digest } = scene.store.add(1);
     expect(await client.stat(digest, LIMITS)).toBeDefined();
+    expect(scene.killed).toEqual([]);
+  });
+
+  it('Local.Watch says when it has begun, and refuses a process that it cannot see', async () => {
+    const scene = await start();
+    const client = scene.local();
+    const begun = Promise.withResolvers<undefined>();
+    const ended = Promise.withResolvers<unknown>();
+    const self = { pid: process.pid, timeoutMs: 60_000 };
+    const watch = client.watch(
+      { ...self, processStart: await processStart(process.pid) },
+      { onBegin: () => begun.resolve(undefined), onEnd: () => undefined },
+    );
+    await begun.promise;
+    watch.end();
+    client.watch({ ...self, processStart: '1' }, { onEnd: ended.resolve });
+    expect(await ended.promise).toMatchObject({ cause: { code: 9 } });
     expect(scene.killed).toEqual([]);
   });
 });

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { RegistryWatch } from '../../../src/agent/registry-watch.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
+import { processStart } from '../../../src/telemetry/process-start.ts';
 
 const TIMEOUT_MS = 1000;
 
@@ -43,6 +44,14 @@ function scene() {
   return { watch, killed, ended: () => ended };
 }
 
+/** Begins to watch a process that can be seen. */
+async function begin(watch: RegistryWatch, pid: number): Promise<{ beat(): void; stop(): void }> {
+  const options = { pid, timeoutMs: TIMEOUT_MS, processStart: await processStart(pid) };
+  const watched = await watch.start(options);
+  if (watched === undefined) throw new Error(`Cannot see process ${pid}`);
+  return watched;
+}
+
 /** Lets time pass as it does: in small steps. */
 async function pass(ms: number): Promise<void> {
   for (let passed = 0; passed < ms; passed += 20) await vi.advanceTimersByTimeAsync(20);
@@ -57,7 +66,7 @@ describe('RegistryWatch', () => {
   it('RegistryWatch ends a process that has been silent for its time', async () => {
     const { watch, killed, ended } = scene();
     const { pid } = process();
-    watch.start({ pid, timeoutMs: TIMEOUT_MS });
+    await begin(watch, pid);
     await pass(TIMEOUT_MS * 0.9);
     await settle();
     expect(killed).toEqual([]);
@@ -72,7 +81,7 @@ describe('RegistryWatch', () => {
 
   it('RegistryWatch leaves a process alone that gives signs of life', async () => {
     const { watch, killed } = scene();
-    const watched = watch.start({ pid: process().pid, timeoutMs: TIMEOUT_MS });
+    const watched = await begin(watch, process().pid);
     for (let n = 0; n < 10; n += 1) {
       await pass(TIMEOUT_MS * 0.8);
       watched.beat();
@@ -84,7 +93,7 @@ describe('RegistryWatch', () => {
 
   it('RegistryWatch means nothing by silence after a stop', async () => {
     const { watch, killed } = scene();
-    const watched = watch.start({ pid: process().pid, timeoutMs: TIMEOUT_MS });
+    const watched = await begin(watch, process().pid);
     watched.stop();
     await pass(TIMEOUT_MS * 3);
     await settle();
@@ -93,7 +102,7 @@ describe('RegistryWatch', () => {
 
   it('RegistryWatch does not count the time in which it stood still itself', async () => {
     const { watch, killed } = scene();
-    const watched = watch.start({ pid: process().pid, timeoutMs: TIMEOUT_MS });
+    const watched = await begin(watch, process().pid);
     await pass(TIMEOUT_MS * 0.8);
     // One check comes very late: everything in this process did.
     vi.setSystemTime(Date.now());
@@ -110,13 +119,20 @@ describe('RegistryWatch', () => {
     const { watch, killed, ended } = scene();
     const child = process();
     const exited = once(child, 'exit');
-    watch.start({ pid: child.pid, timeoutMs: TIMEOUT_MS });
+    await begin(watch, child.pid);
     await settle();
     child.kill('SIGKILL');
     await exited;
     await pass(TIMEOUT_MS * 1.5);
     await settle();
     expect([killed, ended()]).toEqual([[], 0]);
+  });
+
+  it('RegistryWatch refuses a number that is another process here', async () => {
+    const { watch } = scene();
+    const options = { pid: process().pid, timeoutMs: TIMEOUT_MS };
+    expect(await watch.start({ ...options, processStart: '1' })).toBeUndefined();
+    expect(await watch.start({ ...options, processStart: '' })).toBeUndefined();
   });
 
   it('RegistryWatch survives a process that it may not end', async () => {
@@ -128,7 +144,7 @@ describe('RegistryWatch', () => {
       },
       onEnded: () => undefined,
     });
-    watch.start({ pid: process().pid, timeoutMs: TIMEOUT_MS });
+    await begin(watch, process().pid);
     await pass(TIMEOUT_MS * 1.2);
     await vi.waitFor(() => expect(errors).toContain('cannot end the silent registry process'));
   });
