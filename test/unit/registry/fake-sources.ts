@@ -1,10 +1,10 @@
-import type { Digest } from '../../../src/oci/digest.ts';
+import { digestOf, type Digest } from '../../../src/oci/digest.ts';
 import { DEFAULT_POLICY, type PullPolicy } from '../../../src/registry/policy.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
 import { Trace } from '../../../src/registry/trace.ts';
 import type { UpstreamResponse } from '../../../src/registry/upstream/upstream-client.ts';
 import type { UpstreamFailure } from '../../../src/registry/upstream/upstream-failure.ts';
-import type { AskRequest, Upstream } from '../../../src/registry/upstream/upstream.ts';
+import type { AskOptions, AskRequest, Upstream } from '../../../src/registry/upstream/upstream.ts';
 import type {
   AgentClient,
   LocateKey,
@@ -13,6 +13,7 @@ import type {
   ReadStream,
 } from '../../../src/rpc/agent-client.ts';
 import { AgentError } from '../../../src/rpc/agent-error.ts';
+import type { TagStatement } from '../../../src/rpc/agent-protocol.ts';
 import type { ReadFrame } from '../../../src/rpc/read-frame.ts';
 
 /** What one node of a test holds: bytes, and how it behaves when it is read. */
@@ -33,15 +34,16 @@ export class FakeAgent {
   readonly reads: { digest: Digest; offsetBytes: number; lengthBytes: number | undefined }[] = [];
   readonly reported: string[] = [];
   readonly abortedIngests: Digest[] = [];
+  /** What the own node knows of any name. */
+  tags: readonly TagStatement[] = [];
+  registrySeen = true;
+  readonly observed: string[] = [];
+  /** A node is named only for the digest of its own bytes; else every node for any digest. */
+  isExact = false;
   readonly #holdings: readonly FakeHolding[];
-  #cancelled = 0;
 
   constructor(holdings: readonly FakeHolding[] = []) {
     this.#holdings = holdings;
-  }
-
-  get cancelled(): number {
-    return this.#cancelled;
   }
 
   /** The own agent, as the registry sees it. */
@@ -51,6 +53,9 @@ export class FakeAgent {
       abortIngest: async (digest: Digest) => {
         this.abortedIngests.push(digest);
         return 1;
+      },
+      observe: async (name: string, { digest, observedAtMs }: TagStatement) => {
+        this.observed.push(`${name} ${digest} ${observedAtMs}`);
       },
     } as unknown as AgentClient;
   }
@@ -63,8 +68,13 @@ export class FakeAgent {
   async *#locate(
     key: LocateKey,
   ): AsyncGenerator<{ holder: LocatedHolder } | { summary: LocateSummary }> {
-    if ('digest' in key) {
+    if ('name' in key) {
+      const { tags, registrySeen } = this;
+      const state = { sizeBytes: 0, verified: false, busy: false, tags, registrySeen };
+      yield { holder: { node: 'me', address: '', ...state } };
+    } else {
       for (const { node, bytes, verified = true, claimedSizeBytes } of this.#holdings) {
+        if (this.isExact && digestOf(bytes) !== key.digest) continue;
         const sizeBytes = claimedSizeBytes ?? bytes.length;
         const state = { sizeBytes, verified, busy: false, tags: [], registrySeen: true };
         yield { holder: { node, address: `${node}:1`, ...state } };
@@ -109,10 +119,7 @@ export class FakeAgent {
     };
     return {
       [Symbol.asyncIterator]: frames,
-      cancel: () => {
-        this.#cancelled += 1;
-        stop.reject(cancelled);
-      },
+      cancel: () => stop.reject(cancelled),
     };
   }
 }
@@ -122,7 +129,11 @@ export class FakeUpstream {
   readonly asked: AskRequest[] = [];
   readonly bodyFailures: UpstreamFailure[] = [];
   outage: object | undefined;
-  answer: (request: AskRequest) => Promise<UpstreamResponse> | UpstreamResponse;
+  hasAnswered = true;
+  answer: (
+    request: AskRequest,
+    options: AskOptions,
+  ) => Promise<UpstreamResponse> | UpstreamResponse;
 
   constructor(answer: FakeUpstream['answer']) {
     this.answer = answer;
@@ -133,11 +144,11 @@ export class FakeUpstream {
       name: 'registry.test',
       peers: 'fallback',
       isBlobOriginDown: false,
-      hasAnswered: true,
+      hasAnswered: this.hasAnswered,
       health: { outage: this.outage },
-      ask: async (request: AskRequest) => {
+      ask: async (request: AskRequest, options: AskOptions) => {
         this.asked.push(request);
-        return this.answer(request);
+        return this.answer(request, options);
       },
       recordBodyFailure: (failure: UpstreamFailure) => this.bodyFailures.push(failure),
     } as unknown as Upstream;
@@ -152,6 +163,7 @@ export function pullRequest(
     readonly range?: string;
     readonly policy?: Partial<PullPolicy>;
     readonly signal?: AbortSignal;
+    readonly authorization?: string;
   } = {},
 ): PullRequest {
   return {
@@ -161,7 +173,7 @@ export function pullRequest(
     policy: { ...DEFAULT_POLICY, ...options.policy },
     accept: undefined,
     range: options.range,
-    authorization: undefined,
+    authorization: options.authorization,
     userAgent: 'test',
     signal: options.signal ?? new AbortController().signal,
     trace: new Trace(),

@@ -1,0 +1,362 @@
+import { describe, expect, it } from 'vitest';
+import { digestOf } from '../../../src/oci/digest.ts';
+import type { ManifestReference } from '../../../src/oci/path.ts';
+import type { Answer } from '../../../src/registry/answer.ts';
+import type { Budgets } from '../../../src/registry/budgets.ts';
+import { ManifestCache } from '../../../src/registry/manifest-cache.ts';
+import { ManifestPull } from '../../../src/registry/manifest-pull.ts';
+import { OfflineTags } from '../../../src/registry/offline-tags.ts';
+import { PeerManifests } from '../../../src/registry/peer-manifests.ts';
+import { PeerLoad } from '../../../src/registry/sources/peer-load.ts';
+import { Peers } from '../../../src/registry/sources/peers.ts';
+import { Quarantine } from '../../../src/registry/sources/quarantine.ts';
+import { TagRecorder } from '../../../src/registry/tag-recorder.ts';
+import { UpstreamFailure } from '../../../src/registry/upstream/upstream-failure.ts';
+import { silentLogger } from '../../../src/telemetry/logger.ts';
+import { FakeAgent, FakeUpstream, pullRequest } from './fake-sources.ts';
+import { cutBody, responseOf } from './upstream/fake-response.ts';
+
+const NOW_MS = Date.UTC(2026, 6, 1, 10);
+const mediaType = 'application/vnd.oci.image.manifest.v1+json';
+const indexType = 'application/vnd.oci.image.index.v1+json';
+const config = Buffer.from('{"architecture":"amd64","os":"linux"}');
+
+function document(json: object): Buffer {
+  return Buffer.from(JSON.stringify({ schemaVersion: 2, ...json }));
+}
+
+const bytes = document({
+  mediaType,
+  config: {
+    mediaType: 'application/vnd.oci.image.config.v1+json',
+    digest: digestOf(config),
+    size: config.length,
+  },
+  layers: [],
+});
+const digest = digestOf(bytes);
+const index = document({
+  mediaType: indexType,
+  manifests: [
+    {
+      mediaType,
+      digest,
+      size: bytes.length,
+      platform: { os: 'linux', architecture: 'amd64' },
+    },
+  ],
+});
+
+const budgets: Budgets = {
+  connectMs: 1000,
+  hedgeMs: 10_000,
+  peerHeadersMs: 200,
+  outageAnswerMs: 1000,
+  upstreamHeadersMs: 5000,
+  stallMs: 2000,
+  locateMs: 1000,
+  proofGapMs: 30,
+  probeIntervalMs: 1000,
+};
+
+const proven = new UpstreamFailure('refused', 'registry.test refused the connection', {
+  isProven: true,
+});
+const unproven = new UpstreamFailure('reset', 'registry.test reset the connection');
+const failing = (failure: UpstreamFailure): FakeUpstream =>
+  new FakeUpstream(() => Promise.reject(failure));
+
+function headersOf(content: Buffer): Record<string, string> {
+  return {
+    'content-type': mediaType,
+    'content-length': String(content.length),
+    'docker-content-digest': digestOf(content),
+    date: new Date(NOW_MS).toUTCString(),
+  };
+}
+
+const giving = (content: Buffer): FakeUpstream =>
+  new FakeUpstream(({ method }) =>
+    responseOf({
+      headers: headersOf(content),
+      body: method === 'HEAD' ? Buffer.alloc(0) : content,
+    }),
+  );
+
+const everything = [index, bytes, config];
+
+function scene(contents: readonly Buffer[] = []) {
+  const agent = new FakeAgent(contents.map((content, n) => ({ node: `n${n}`, bytes: content })));
+  agent.isExact = true;
+  const peers = new Peers(
+    { budgets },
+    {
+      agent: agent.client,
+      pool: agent.pool,
+      quarantine: new Quarantine({ ttlMs: 60_000, maxEntries: 100 }),
+      load: new PeerLoad(),
+      log: silentLogger,
+    },
+  );
+  const cache = new ManifestCache({ maxBytes: 1e6, consentMs: 60_000 });
+  const peerManifests = new PeerManifests({ maxBytes: 10_000, stallMs: 1000 }, { peers, cache });
+  const pull = new ManifestPull(
+    { budgets, maxBytes: 10_000 },
+    {
+      peers,
+      cache,
+      peerManifests,
+      offlineTags: new OfflineTags(
+        { platform: { os: 'linux', architecture: 'amd64' } },
+        { peers, manifests: peerManifests, now: () => NOW_MS + 5000 },
+      ),
+      recorder: new TagRecorder({ agent: agent.client, log: silentLogger }),
+    },
+  );
+  return { agent, cache, pull };
+}
+
+const byTag: ManifestReference = { tag: '1' };
+const byDigest: ManifestReference = { digest };
+const confirmed = (content: Buffer, type = mediaType, observedAtMs = NOW_MS) => ({
+  digest: digestOf(content),
+  mediaType: type,
+  sizeBytes: content.length,
+  observedAtMs,
+});
+
+function message({ body }: Answer): string {
+  if (!Buffer.isBuffer(body)) throw new Error('Cannot read the error: no body');
+  return (JSON.parse(body.toString()) as { errors: { message: string }[] }).errors[0]!.message;
+}
+
+describe('ManifestPull by digest', () => {
+  it('ManifestPull gives a manifest of its upstream, and again from memory', async () => {
+    const upstream = giving(bytes);
+    const { pull } = scene();
+    const first = await pull.answer(pullRequest(upstream), byDigest);
+    expect(first).toMatchObject({
+      status: 200,
+      body: bytes,
+      headers: {
+        'content-type': mediaType,
+        'content-length': bytes.length,
+        'docker-content-digest': digest,
+        'salvor-source': 'upstream',
+      },
+    });
+    const second = await pull.answer(pullRequest(upstream, { method: 'HEAD' }), byDigest);
+    expect(second).toMatchObject({ status: 200, headers: { 'salvor-source': 'memory' } });
+    expect(second.body).toBeUndefined();
+    expect(upstream.asked.length).toBe(1);
+  });
+
+  it('ManifestPull does not give one client what the upstream gave another', async () => {
+    const upstream = giving(bytes);
+    const { pull } = scene();
+    await pull.answer(pullRequest(upstream, { authorization: 'Bearer one' }), byDigest);
+    await pull.answer(pullRequest(upstream, { authorization: 'Bearer two' }), byDigest);
+    await pull.answer(pullRequest(upstream), byDigest);
+    expect(upstream.asked.map(({ headers }) => headers['authorization'])).toEqual([
+      'Bearer one',
+      'Bearer two',
+      undefined,
+    ]);
+  });
+
+  it('ManifestPull gives a manifest of a node when the upstream fails or has it no more', async () => {
+    const gone = new FakeUpstream(() => responseOf({ status: 404 }));
+    for (const upstream of [failing(unproven), gone]) {
+      const { pull } = scene([bytes]);
+      const answer = await pull.answer(pullRequest(upstream), byDigest);
+      expect(answer).toMatchObject({
+        status: 200,
+        body: bytes,
+        headers: { 'salvor-source': 'node/n0', 'content-type': mediaType },
+      });
+    }
+  });
+
+  it('ManifestPull gives a right manifest of a node where the upstream gives a wrong one', async () => {
+    const { pull } = scene([bytes]);
+    const wrong = new FakeUpstream(() =>
+      responseOf({ headers: { 'content-type': mediaType }, body: Buffer.from('{}') }),
+    );
+    const answer = await pull.answer(pullRequest(wrong), byDigest);
+    expect(answer).toMatchObject({ body: bytes, headers: { 'salvor-source': 'node/n0' } });
+  });
+
+  it('ManifestPull answers 404 or 503 when nobody has it, and says why', async () => {
+    const { pull } = scene();
+    const gone = new FakeUpstream(() => responseOf({ status: 404 }));
+    expect((await pull.answer(pullRequest(gone), byDigest)).status).toBe(404);
+    const down = await pull.answer(pullRequest(failing(unproven)), byDigest);
+    expect(down.status).toBe(503);
+    expect(message(down)).toContain('reset the connection');
+    const cut = new FakeUpstream(() =>
+      responseOf({ headers: headersOf(bytes), body: cutBody(bytes.subarray(0, 5)) }),
+    );
+    const broken = await pull.answer(pullRequest(cut), byDigest);
+    expect([broken.status, message(broken)]).toEqual([503, expect.stringContaining('broke off')]);
+  });
+});
+
+describe('ManifestPull by tag', () => {
+  it('ManifestPull asks its upstream, never a node, and has the answer remembered', async () => {
+    const { pull, agent } = scene([bytes]);
+    agent.tags = [confirmed(Buffer.from('another'))];
+    const answer = await pull.answer(pullRequest(giving(bytes), { method: 'HEAD' }), byTag);
+    expect(answer.headers).toMatchObject({
+      'docker-content-digest': digest,
+      'content-length': bytes.length,
+      'salvor-source': 'upstream',
+    });
+    expect(answer.headers).not.toHaveProperty('salvor-observed-at');
+    expect(agent.observed).toEqual([`registry.test/team/app:1 ${digest} ${NOW_MS}`]);
+    expect(agent.reads).toEqual([]);
+  });
+
+  it('ManifestPull answers from nodes after a proof, and says since when that is so', async () => {
+    const { pull, agent } = scene([bytes, config]);
+    agent.tags = [confirmed(bytes)];
+    for (const method of ['HEAD', 'GET'] as const) {
+      const answer = await pull.answer(pullRequest(failing(proven), { method }), byTag);
+      expect(answer).toMatchObject({
+        status: 200,
+        decision: 'offline_tag',
+        headers: {
+          'docker-content-digest': digest,
+          'content-length': bytes.length,
+          'content-type': mediaType,
+          'salvor-observed-at': new Date(NOW_MS).toISOString(),
+        },
+      });
+      expect(answer.body).toEqual(method === 'GET' ? bytes : undefined);
+    }
+    expect(agent.observed).toEqual([]);
+  });
+
+  it('ManifestPull answers no tag from nodes without a proof', async () => {
+    const { pull, agent } = scene([bytes, config]);
+    agent.tags = [confirmed(bytes)];
+    const answer = await pull.answer(pullRequest(failing(unproven)), byTag);
+    expect([answer.status, agent.reads.length]).toEqual([503, 0]);
+  });
+
+  it('ManifestPull does not ask an upstream first that is known to be down', async () => {
+    const { pull, agent } = scene([bytes, config]);
+    agent.tags = [confirmed(bytes)];
+    const upstream = failing(proven);
+    upstream.outage = { sinceMs: NOW_MS, cause: proven };
+    expect((await pull.answer(pullRequest(upstream), byTag)).status).toBe(200);
+    expect(upstream.asked).toEqual([]);
+    // What nodes do not know it is asked for all the same.
+    agent.tags = [];
+    expect((await pull.answer(pullRequest(upstream), byTag)).status).toBe(503);
+    expect(upstream.asked.length).toBe(1);
+  });
+
+  it('ManifestPull answers a rate limit from nodes, else with 503 and the time to wait', async () => {
+    const limited = new UpstreamFailure('rate_limited', 'limited', { retryAfter: '9' });
+    const { pull, agent } = scene([bytes, config]);
+    const nobody = await pull.answer(pullRequest(failing(limited)), byTag);
+    expect([nobody.status, nobody.headers['retry-after']]).toEqual([503, '9']);
+    agent.tags = [confirmed(bytes)];
+    expect((await pull.answer(pullRequest(failing(limited)), byTag)).status).toBe(200);
+  });
+
+  it.each([
+    ['no statement at all', { tags: [], held: everything }],
+    ['no manifest', { tags: [confirmed(bytes)], held: [config] }],
+    ['no config', { tags: [confirmed(bytes)], held: [bytes] }],
+    ['no manifest for this platform', { tags: [confirmed(index, indexType)], held: [index] }],
+    [
+      'the newest only by name, an older one in full',
+      {
+        tags: [confirmed(bytes), confirmed(Buffer.from('newer'), mediaType, NOW_MS + 1000)],
+        held: everything,
+      },
+    ],
+  ])('ManifestPull answers no tag of which nodes have %s', async (_, { tags, held }) => {
+    const { pull, agent } = scene(held);
+    agent.tags = tags;
+    const answer = await pull.answer(pullRequest(failing(proven)), byTag);
+    expect(answer.status).toBe(503);
+    expect(message(answer)).toMatch(/no node/);
+  });
+
+  it('ManifestPull answers a tag whose index, manifest and config nodes have', async () => {
+    const { pull, agent } = scene([index, bytes, config]);
+    agent.tags = [confirmed(index, indexType)];
+    const answer = await pull.answer(pullRequest(failing(proven)), byTag);
+    expect(answer).toMatchObject({ status: 200, body: index });
+    expect(answer.headers['content-type']).toBe(indexType);
+  });
+
+  it('ManifestPull takes a registry that never answered anybody for misconfigured', async () => {
+    const { pull, agent } = scene([bytes, config]);
+    agent.tags = [confirmed(bytes)];
+    agent.registrySeen = false;
+    const upstream = failing(proven);
+    upstream.hasAnswered = false;
+    const answer = await pull.answer(pullRequest(upstream), byTag);
+    expect([answer.status, message(answer)]).toEqual([503, expect.stringContaining('no outage')]);
+  });
+
+  it('ManifestPull keeps to what policy says about stale tags', async () => {
+    for (const policy of [
+      { staleOn: ['5xx'] },
+      { staleMaxAgeMs: 4000 },
+      { access: 'online' },
+      { mode: 'observe' },
+    ] as const) {
+      const { pull, agent } = scene([bytes, config]);
+      agent.tags = [confirmed(bytes)];
+      const answer = await pull.answer(pullRequest(failing(proven), { policy }), byTag);
+      expect([policy, answer.status]).toEqual([policy, 503]);
+    }
+  });
+
+  it('ManifestPull keeps a tag withdrawn that the upstream has withdrawn', async () => {
+    const gone = (): FakeUpstream => new FakeUpstream(() => responseOf({ status: 404 }));
+    const { pull, agent } = scene([bytes, config]);
+    agent.tags = [confirmed(bytes)];
+    expect((await pull.answer(pullRequest(gone()), byTag)).status).toBe(404);
+    const policy = { staleOn: ['gone'] };
+    expect((await pull.answer(pullRequest(gone(), { policy }), byTag)).status).toBe(200);
+  });
+
+  it('ManifestPull gives the manifest of a node that its upstream names and cannot give', async () => {
+    const upstream = new FakeUpstream(({ method }) =>
+      method === 'HEAD'
+        ? responseOf({ headers: headersOf(bytes) })
+        : responseOf({ headers: headersOf(bytes), body: cutBody(bytes.subarray(0, 5)) }),
+    );
+    const { pull, agent } = scene([bytes]);
+    const answer = await pull.answer(pullRequest(upstream), byTag);
+    expect(answer).toMatchObject({ status: 200, body: bytes });
+    expect(agent.observed.length).toBe(1);
+  });
+
+  it('ManifestPull asks once for all who ask the same at the same time', async () => {
+    const held = Promise.withResolvers<undefined>();
+    const upstream = new FakeUpstream(async () => {
+      await held.promise;
+      return responseOf({ headers: headersOf(bytes), body: bytes });
+    });
+    const { pull } = scene();
+    const same = [pullRequest(upstream), pullRequest(upstream), pullRequest(upstream)];
+    const other = pullRequest(upstream, { authorization: 'Bearer other' });
+    const answers = Promise.all([...same, other].map((request) => pull.answer(request, byTag)));
+    held.resolve(undefined);
+    expect((await answers).map(({ status }) => status)).toEqual([200, 200, 200, 200]);
+    expect(upstream.asked.length).toBe(2);
+  });
+
+  it('ManifestPull passes a refusal on as it is', async () => {
+    const challenge = { 'www-authenticate': 'Bearer realm="https://auth.test/"' };
+    const upstream = new FakeUpstream(() => responseOf({ status: 401, headers: challenge }));
+    const answer = await scene().pull.answer(pullRequest(upstream), byTag);
+    expect(answer).toMatchObject({ status: 401, headers: challenge });
+  });
+});
