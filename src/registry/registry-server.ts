@@ -2,7 +2,12 @@ import type { ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { bulkhead, BulkheadRejectedError } from 'cockatiel';
-import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import fastify, {
+  type FastifyServerOptions,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+} from 'fastify';
 import { parseV2Url, type V2Request } from '../oci/path.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { errorAnswer, type Answer } from './answer.ts';
@@ -35,8 +40,10 @@ const KEEP_ALIVE_MS = 60_000;
  */
 const NO_COMPILERS = {
   buildValidator: () => () => () => true,
-  buildSerializer: () => () => (value: unknown) => JSON.stringify(value),
-};
+  buildSerializer: () => () => JSON.stringify,
+} as unknown as NonNullable<
+  NonNullable<FastifyServerOptions['schemaController']>['compilersFactory']
+>;
 
 /** How often idle connections are looked for while draining, milliseconds. */
 const DRAIN_SWEEP_MS = 50;
