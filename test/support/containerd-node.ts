@@ -136,6 +136,11 @@ export class ContainerdNode {
     await writeFile(join(directory, 'hosts.toml'), hostsToml);
   }
 
+  /** The release in the daemon's own words. */
+  async runtimeVersion(): Promise<string> {
+    return this.#cri.version({ timeoutMs: callTimeoutMs });
+  }
+
   /**
    * One CRI PullImage call, as kubelet makes it.
    *

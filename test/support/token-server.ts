@@ -3,7 +3,7 @@ import 'reflect-metadata';
 import { KeyObject, createPublicKey, hash, randomUUID, sign, webcrypto } from 'node:crypto';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { X509CertificateGenerator, cryptoProvider } from '@peculiar/x509';
@@ -63,6 +63,7 @@ export class TokenServer {
   readonly #options: TokenServerOptions;
   readonly #key: KeyObject;
   readonly #certificate: string;
+  #server: Server | undefined;
 
   private constructor(
     options: TokenServerOptions,
@@ -105,13 +106,20 @@ export class TokenServer {
     });
     server.listen({ host: '127.0.0.1', port: tokens.port });
     await once(server, 'listening');
-    scope.defer(async () => {
-      server.closeAllConnections();
-      const closed = once(server, 'close');
-      server.close();
-      await closed;
-    });
+    tokens.#server = server;
+    scope.defer(() => tokens.stop());
     return tokens;
+  }
+
+  /** Refuses connections from now on. A second call does nothing. */
+  async stop(): Promise<void> {
+    const server = this.#server;
+    this.#server = undefined;
+    if (server === undefined) return;
+    server.closeAllConnections();
+    const closed = once(server, 'close');
+    server.close();
+    await closed;
   }
 
   /**
