@@ -1,0 +1,123 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { createAuthority } from '../../src/rpc/certificates.ts';
+import { startCluster } from '../support/cluster.ts';
+import { Program } from '../support/process.ts';
+import { withScope, type TestScope } from '../support/test-scope.ts';
+import { startBlobScene, type BlobScene } from './blob-scene.ts';
+import { blobReaderArguments, readBlobs } from './load-client.ts';
+import { residentMib } from './process-stats.ts';
+import { median, singleResult, type BenchResult } from './result.ts';
+import type { BenchContext } from './rounds.ts';
+import { nameMembers, startSalvorNode } from './salvor-node.ts';
+
+const idleMs = 5000;
+const slowReaders = 64;
+const slowBytesPerSecond = 100_000;
+const slowStartMs = 3000;
+const sampleIntervalMs = 50;
+const unit = 'MiB';
+
+/** Every name that {@link benchMemory} may give results under. */
+export const memoryNames: readonly string[] = ['memory.idle', 'memory.load'];
+
+/** How much memory a registry and an agent take together, at rest and at work. */
+export async function benchMemory(context: BenchContext): Promise<BenchResult[]> {
+  const results: BenchResult[] = [];
+  if (context.wants('memory.idle')) results.push(await benchIdle(context));
+  if (context.wants('memory.load')) results.push(await benchLoad(context));
+  return results;
+}
+
+async function benchIdle(context: BenchContext): Promise<BenchResult> {
+  const samples: number[] = [];
+  for (let round = 1; round <= context.pairs; round += 1) {
+    context.signal.throwIfAborted();
+    const mib = await withScope('bench-memory', async (scope) => {
+      const pids = await startOneNode(scope);
+      await delay(idleMs, undefined, { signal: context.signal });
+      return residentMib(pids);
+    });
+    samples.push(mib);
+    context.progress(`memory.idle ${round}/${context.pairs}: ${mib.toFixed(1)} ${unit}`);
+  }
+  return singleResult(
+    { name: 'memory.idle', unit, must: '<=128' },
+    median(samples),
+    samples.length,
+  );
+}
+
+/** As it runs on a node: over containerd where that can be started, else over a directory. */
+async function startOneNode(scope: TestScope): Promise<number[]> {
+  if (process.getuid?.() === 0) {
+    const node = (await startCluster(scope, { nodes: ['idle'], upstreams: {} })).node('idle');
+    return [node.registry.pid, node.agent.pid];
+  }
+  const members = await nameMembers(['idle']);
+  const options = { name: 'idle', agentAddress: members[0]!.address, members };
+  const node = await startSalvorNode(
+    scope,
+    { ...options, upstreams: {}, blobs: [] },
+    await createAuthority(),
+  );
+  return [node.registry.pid, node.agent.pid];
+}
+
+/** The registry that is read from, and the agent that sends to it: both ends of the worst case. */
+async function benchLoad(context: BenchContext): Promise<BenchResult> {
+  return withScope('bench-load', async (scope) => {
+    const scene = await startBlobScene(scope, context);
+    const pids = [scene.reader.registry.pid, scene.holder.agent.pid];
+    const readers = await startSlowReaders(scope, scene);
+    const peaks: number[] = [];
+    for (let round = 1; round <= context.pairs; round += 1) {
+      const peak = await peakDuring(pids, async () => {
+        await delay(slowStartMs, undefined, { signal: context.signal });
+        for (const source of ['upstream', 'peer'] as const) {
+          const plan = scene.salvorPlan(source, scene.big);
+          await readBlobs({ ...plan, connections: 1, bytesPerSecond: 0 }, context.signal);
+        }
+      });
+      peaks.push(peak);
+      context.progress(`memory.load ${round}/${context.pairs}: peak ${peak.toFixed(1)} ${unit}`);
+    }
+    if (readers.some((reader) => reader.hasExited)) {
+      throw new Error('Cannot count this load: the slow readers did not last');
+    }
+    // The highest of all peaks, not the middle one: memory is a bound, not a speed.
+    return singleResult(
+      { name: 'memory.load', unit, must: '<=320' },
+      Math.max(...peaks),
+      peaks.length,
+    );
+  });
+}
+
+/** One half reads through the upstream, the other from the holder, to the end of the scope. */
+async function startSlowReaders(scope: TestScope, scene: BlobScene): Promise<Program[]> {
+  const readers: Program[] = [];
+  for (const source of ['upstream', 'peer'] as const) {
+    const plan = scene.salvorPlan(source, scene.big);
+    const load = { connections: slowReaders / 2, bytesPerSecond: slowBytesPerSecond };
+    const reader = await Program.start(scope, {
+      name: `slow-readers-${source}`,
+      command: process.execPath,
+      arguments: blobReaderArguments({ ...plan, ...load }),
+    });
+    readers.push(reader);
+  }
+  return readers;
+}
+
+async function peakDuring(pids: readonly number[], work: () => Promise<void>): Promise<number> {
+  let peak = residentMib(pids);
+  const timer = setInterval(() => {
+    peak = Math.max(peak, residentMib(pids));
+  }, sampleIntervalMs);
+  try {
+    await work();
+  } finally {
+    clearInterval(timer);
+  }
+  return peak;
+}

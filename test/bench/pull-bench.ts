@@ -1,0 +1,96 @@
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { startCluster, type ClusterNode } from '../support/cluster.ts';
+import type { ContainerdNode } from '../support/containerd-node.ts';
+import { startDockerRegistry } from '../support/docker-registry.ts';
+import { buildImage } from '../support/image.ts';
+import { pushImage } from '../support/push.ts';
+import { withScope } from '../support/test-scope.ts';
+import { pairedResult, type BenchResult } from './result.ts';
+import { runPairs, type BenchContext, type Side } from './rounds.ts';
+import { waitUntilHashed } from './salvor-node.ts';
+
+const run = promisify(execFile);
+const mib = 1024 * 1024;
+const layers = 4;
+const repository = 'bench/image';
+const baseline = 'ctr pull from docker-registry';
+const must = '<=1.15';
+const syncTimeoutMs = 60_000;
+
+/** Every name that {@link benchPulls} may give results under. */
+export const pullNames: readonly string[] = ['pull.upstream', 'pull.peer'];
+
+/** How long containerd takes for an image of 256 MB, beside pulling it directly. Needs root. */
+export async function benchPulls(context: BenchContext): Promise<BenchResult[]> {
+  return withScope('bench-pulls', async (scope) => {
+    context.progress('pulls: making an image, starting two nodes with containerd');
+    const upstream = await startDockerRegistry(scope, { name: 'pull-upstream' });
+    // The same image at a registry that stays alive when the upstream dies.
+    const direct = await startDockerRegistry(scope, { name: 'pull-direct' });
+    const image = await buildImage({
+      directory: join(scope.directory, 'image'),
+      layers: Array.from({ length: layers }, (_, index) => ({
+        randomBytes: (256 * mib) / layers,
+        seed: `layer ${index}`,
+      })),
+    });
+    for (const { url } of [upstream, direct]) {
+      await pushImage({ baseUrl: url, repository, tag: 'v1' }, image);
+    }
+    const cluster = await startCluster(scope, {
+      nodes: ['holder', 'puller'],
+      upstreams: { [upstream.host]: { url: upstream.url } },
+    });
+    const puller = cluster.node('puller');
+    const mirrored = `${upstream.host}/${repository}:v1`;
+    const own = pull(puller.containerd, mirrored, {});
+    const base = pull(puller.containerd, `${direct.host}/${repository}:v1`, {
+      hostsDirectory: null,
+      plainHttp: true,
+    });
+    const results: BenchResult[] = [];
+    const compare = async (name: string, source: RegExp): Promise<void> => {
+      const seen = puller.requests().length;
+      const { seconds } = await runPairs(context, { name, show: 'seconds', unit: 's', own, base });
+      requireSource(puller, seen, source);
+      results.push(pairedResult({ name, unit: 's', baseline, must }, seconds));
+    };
+    if (context.wants('pull.upstream')) await compare('pull.upstream', /^upstream$/);
+    if (context.wants('pull.peer')) {
+      await cluster.node('holder').containerd.ctrPull(mirrored);
+      const digests = image.blobs.map(({ digest }) => digest);
+      await waitUntilHashed(join(scope.socketDirectory, 'holder-agent.sock'), digests);
+      await upstream.kill('SIGKILL');
+      await compare('pull.peer', /^(node\/holder|memory)$/);
+    }
+    return results;
+  });
+}
+
+/** A pull onto a node that has nothing; what it brought is removed again, which does not count. */
+function pull(
+  node: ContainerdNode,
+  reference: string,
+  options: Parameters<ContainerdNode['ctrPull']>[1],
+): Side<'seconds'> {
+  return async () => {
+    const startedMs = performance.now();
+    await node.ctrPull(reference, options);
+    const seconds = (performance.now() - startedMs) / 1000;
+    await node.ctr(['images', 'remove', '--sync', reference]);
+    const left = await node.blobs();
+    if (left.length > 0) throw new Error(`Cannot pull again: ${left.length} blobs are still there`);
+    // What one side has not written to disk yet must not be in the other one's way.
+    await run('sync', [], { timeout: syncTimeoutMs });
+    return { seconds };
+  };
+}
+
+function requireSource(node: ClusterNode, from: number, pattern: RegExp): void {
+  const requests = node.requests().slice(from);
+  const odd = requests.find(({ source, status }) => status !== 200 || !pattern.test(source));
+  if (requests.length > 0 && odd === undefined) return;
+  throw new Error(`Cannot count these pulls: ${JSON.stringify(odd ?? 'none went through Salvor')}`);
+}
