@@ -104,6 +104,7 @@ export class FakeAgent {
     const frames = async function* (): AsyncGenerator<ReadFrame> {
       if (holding === undefined) throw new AgentError('not_held', 'not held');
       if (holding.silent === true) await stop.promise;
+      if (request.offsetBytes > holding.bytes.length) throw new AgentError('invalid', 'offset');
       const { bytes, breaksAfter = Number.POSITIVE_INFINITY, verified = true } = holding;
       const { offsetBytes } = request;
       const end = request.lengthBytes ? offsetBytes + request.lengthBytes : bytes.length;
