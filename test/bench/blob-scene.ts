@@ -6,6 +6,7 @@ import type { BlobFile } from '../support/layer.ts';
 import { freePort } from '../support/ports.ts';
 import { pushImage } from '../support/push.ts';
 import type { TestScope } from '../support/test-scope.ts';
+import type { ProgramPath } from '../support/program-path.ts';
 import type { BlobReadPlan } from './blob-reader.ts';
 import { nameMembers, startSalvorNode, type SalvorNode } from './salvor-node.ts';
 
@@ -34,6 +35,7 @@ export type BlobSourceName = 'upstream' | 'peer';
 export interface BlobSceneOptions {
   readonly progress: (line: string) => void;
   readonly nodeArguments?: readonly string[];
+  readonly program: ProgramPath;
 }
 
 /** Sets all of it up; it ends with the scope. */
@@ -62,8 +64,8 @@ export async function startBlobScene(
   };
   const start = async (name: string, blobs: readonly BlobFile[]): Promise<SalvorNode> => {
     const agentAddress = members.find((member) => member.name === name)!.address;
-    const { nodeArguments = [] } = options;
-    const node = { name, agentAddress, members, upstreams, blobs, nodeArguments };
+    const { nodeArguments = [], program } = options;
+    const node = { name, agentAddress, members, upstreams, blobs, nodeArguments, program };
     return startSalvorNode(scope, node, authority);
   };
   const holder = await start('holder', [big, middling]);

@@ -1,4 +1,5 @@
 import { writeFile } from 'node:fs/promises';
+import { buildProgram } from '../support/program-path.ts';
 import { matches, parseBenchArguments, usage, type BenchArguments } from './arguments.ts';
 import { benchBlobs, blobNames } from './blob-bench.ts';
 import { describeMachine } from './machine.ts';
@@ -34,6 +35,8 @@ async function runBenches(options: BenchArguments, signal: AbortSignal): Promise
   };
   const wants = (name: string): boolean =>
     only.length === 0 || only.some((word) => matches(name, word));
+  progress('building the program that ships');
+  const program = await buildProgram();
   const results: BenchResult[] = [];
   for (const { names, needsRoot = false, run } of benches) {
     const wanted = names.filter(wants);
@@ -43,7 +46,7 @@ async function runBenches(options: BenchArguments, signal: AbortSignal): Promise
       continue;
     }
     signal.throwIfAborted();
-    const found = await run({ pairs, signal, progress, wants });
+    const found = await run({ program, pairs, signal, progress, wants });
     results.push(...found.filter(({ name }) => wants(name)));
   }
   return results;

@@ -41,6 +41,7 @@ export async function benchManifests(context: BenchContext): Promise<BenchResult
         members,
         upstreams: { [upstream.host]: { url: upstream.url } },
         blobs: [],
+        program: context.program,
       },
       await createAuthority(),
     );

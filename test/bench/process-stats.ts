@@ -20,11 +20,30 @@ export function cpuSeconds(pids: readonly number[]): number {
 }
 
 /**
- * Resident memory of processes together, in MiB.
+ * Memory that processes running the same binary keep resident together, in MiB: what each has of
+ * its own, and once the files that all of them map, the Node binary above all.
  *
  * @throws when one of them has ended
  */
 export function residentMib(pids: readonly number[]): number {
+  let ownKib = 0;
+  let filesKib = 0;
+  for (const pid of pids) {
+    const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
+    const kib = (field: string): number =>
+      Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(rollup)?.[1] ?? Number.NaN);
+    ownKib += kib('Anonymous');
+    filesKib = Math.max(filesKib, kib('Rss') - kib('Anonymous'));
+  }
+  return (ownKib + filesKib) / 1024;
+}
+
+/**
+ * The sum of what the kernel calls resident for each, shared pages counted for each: VmRSS, in MiB.
+ *
+ * @throws when one of them has ended
+ */
+export function summedRssMib(pids: readonly number[]): number {
   let kib = 0;
   for (const pid of pids) {
     const status = readFileSync(`/proc/${pid}/status`, 'latin1');

@@ -40,6 +40,7 @@ export async function benchPulls(context: BenchContext): Promise<BenchResult[]> 
       await pushImage({ baseUrl: url, repository, tag: 'v1' }, image);
     }
     const cluster = await startCluster(scope, {
+      program: context.program,
       nodes: ['holder', 'puller'],
       upstreams: { [upstream.host]: { url: upstream.url } },
     });

@@ -17,7 +17,7 @@ export function renderReport({ results, machine }: BenchReport): string {
   const programs = Object.entries(versions).map((entry) => entry.join(' '));
   return [
     `${machine.cpus} × ${model}, ${memoryGib} GiB, Linux ${kernel}, node ${node}, ${date}`,
-    `Against ${programs.join(', ')}; all on loopback, Salvor from its sources`,
+    `Against ${programs.join(', ')}; all on loopback, Salvor as built by tsc`,
     '',
     ...renderTable([columns, ...results.map(rowOf)]),
   ].join('\n');

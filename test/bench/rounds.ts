@@ -1,7 +1,10 @@
+import type { ProgramPath } from '../support/program-path.ts';
 import type { Pair } from './result.ts';
 
 /** What every bench needs to know of the run that it is part of. */
 export interface BenchContext {
+  /** The program that is measured: the one that ships. */
+  readonly program: ProgramPath;
   /** Rounds that count. */
   readonly pairs: number;
   /** Aborts when the whole run takes too long or is broken off. */

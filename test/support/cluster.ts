@@ -6,7 +6,7 @@ import type { ContainerdVersion } from './containerd-version.ts';
 import { freePort } from './ports.ts';
 import { Program } from './process.ts';
 import type { TestScope } from './test-scope.ts';
-import { repositoryRoot } from './tools.ts';
+import { sourceProgram, type ProgramPath } from './program-path.ts';
 
 /** How a cluster is set up. */
 export interface ClusterOptions {
@@ -18,6 +18,8 @@ export interface ClusterOptions {
   readonly registry?: object;
   readonly agent?: object;
   readonly watchdogMs?: number;
+  /** How Salvor's processes are started; as sources unless told. */
+  readonly program?: ProgramPath;
   readonly discardUnpackedLayers?: boolean;
   /** The packaged one unless told. */
   readonly containerdVersion?: ContainerdVersion;
@@ -47,6 +49,7 @@ export class ClusterNode {
   readonly agentAdminPort: number;
   readonly #scope: TestScope;
   readonly #configPath: string;
+  readonly #program: ProgramPath;
   #agent: Program | undefined;
   #registry: Program | undefined;
   #starts = 0;
@@ -57,6 +60,7 @@ export class ClusterNode {
       name: string;
       containerd: ContainerdNode;
       configPath: string;
+      program: ProgramPath;
       ports: { registry: number; registryAdmin: number; agentAdmin: number };
     },
   ) {
@@ -64,6 +68,7 @@ export class ClusterNode {
     this.name = parts.name;
     this.containerd = parts.containerd;
     this.#configPath = parts.configPath;
+    this.#program = parts.program;
     this.registryPort = parts.ports.registry;
     this.registryAdminPort = parts.ports.registryAdmin;
     this.agentAdminPort = parts.ports.agentAdmin;
@@ -107,11 +112,11 @@ export class ClusterNode {
     this.#starts += 1;
     const program = await Program.start(this.#scope, {
       name: `${this.name}-${role}-${this.#starts}`,
-      command: process.execPath,
+      command: this.#program.command,
       // A port for the inspector, so that a test can make the process spin.
       arguments: [
         '--inspect-port=127.0.0.1:0',
-        join(repositoryRoot, 'src', 'main.ts'),
+        this.#program.main,
         role,
         '--config',
         this.#configPath,
@@ -203,7 +208,13 @@ async function startNode(
   };
   const configPath = join(directory, 'config.json');
   await writeFile(configPath, JSON.stringify(config, undefined, 2));
-  const node = new ClusterNode(scope, { name, containerd, configPath, ports });
+  const node = new ClusterNode(scope, {
+    name,
+    containerd,
+    configPath,
+    program: options.program ?? sourceProgram,
+    ports,
+  });
   await node.startAgent();
   await node.startRegistry();
   return node;

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
+import { AnswerAlterer, type Alteration } from './alter-answer.ts';
 import { HttpTap, type Exchange, type ResponsePiece } from './http-tap.ts';
 import { freePort } from './ports.ts';
 import type { TestScope } from './test-scope.ts';
@@ -33,7 +34,28 @@ export type FaultMode =
   /** Lets that much pass in a second, on all connections together. */
   | { readonly kind: 'throttle'; readonly bytesPerSecond: number }
   /** One byte at a time, that many in a second, on each connection. */
-  | { readonly kind: 'trickle'; readonly bytesPerSecond: number; readonly match?: Match };
+  | {
+      readonly kind: 'trickle';
+      readonly bytesPerSecond: number;
+      readonly match?: Match;
+      /** Heads then pass as they are; everything trickles unless told. */
+      readonly part?: 'body';
+    }
+  /** Answers by itself, without asking the target. The body is an error of the OCI kind. */
+  | {
+      readonly kind: 'answer';
+      readonly status: number;
+      readonly headers?: Readonly<Record<string, string>>;
+      readonly match?: Match;
+    }
+  /** Resets the connection instead of passing a request. */
+  | { readonly kind: 'reset'; readonly match?: Match }
+  /** Keeps the head of each answer back for a while; then all passes. */
+  | { readonly kind: 'slowHead'; readonly delayMs: number; readonly match?: Match }
+  /** Answers pass with something wrong in them. */
+  | { readonly kind: 'alter'; readonly what: Alteration; readonly match?: Match }
+  /** Bytes that follow a pause come late, like those from far away. */
+  | { readonly kind: 'lag'; readonly delayMs: number };
 
 /** What happens to the connection after a hook. */
 export type AfterHook = 'fin' | 'rst' | 'pass';
@@ -168,11 +190,14 @@ export class FaultProxy {
 
   #accept(client: Socket): void {
     this.#connectionCount += 1;
-    const tap = new HttpTap((exchange) => {
-      this.exchanges.push(exchange);
-      if (this.exchanges.length > maxExchanges) this.exchanges.shift();
+    const connection = new ProxiedConnection(this, {
+      client,
+      targetPort: this.#targetPort,
+      onExchange: (exchange) => {
+        this.exchanges.push(exchange);
+        if (this.exchanges.length > maxExchanges) this.exchanges.shift();
+      },
     });
-    const connection = new ProxiedConnection(this, { client, tap, targetPort: this.#targetPort });
     this.#connections.add(connection);
     void connection.run().finally(() => this.#connections.delete(connection));
   }
@@ -192,17 +217,28 @@ class ProxiedConnection {
   readonly #client: Socket;
   readonly #tap: HttpTap;
   readonly #targetPort: number;
+  readonly #alterer = new AnswerAlterer();
   #target: Socket | undefined;
   #woken = Promise.withResolvers<undefined>();
   #cutOff = false;
+  /** Requests whose heads came with the bytes that are being passed. */
+  #arrived: Exchange[] = [];
+  #lastByteAt = Number.NEGATIVE_INFINITY;
 
   constructor(
     proxy: FaultProxy,
-    options: { readonly client: Socket; readonly tap: HttpTap; readonly targetPort: number },
+    options: {
+      readonly client: Socket;
+      readonly targetPort: number;
+      readonly onExchange: (exchange: Exchange) => void;
+    },
   ) {
     this.#proxy = proxy;
     this.#client = options.client;
-    this.#tap = options.tap;
+    this.#tap = new HttpTap((exchange) => {
+      this.#arrived.push(exchange);
+      options.onExchange(exchange);
+    });
     this.#targetPort = options.targetPort;
     this.#client.setNoDelay(true);
     this.#client.on('error', () => this.#client.destroy());
@@ -254,10 +290,28 @@ class ProxiedConnection {
       // What a silent upstream has read is never answered, also when it speaks again.
       // A close with unread input becomes a reset, so it is read after a polite end too.
       if (this.#proxy.mode.kind === 'silent' || this.#cutOff) continue;
+      this.#arrived = [];
       this.#tap.request(chunk);
+      if (await this.#answerItself(this.#arrived)) continue;
       await write(target, chunk);
     }
     target.end();
+  }
+
+  /** @returns whether the requests were answered here; they come one by one, without bodies */
+  async #answerItself(requests: readonly Exchange[]): Promise<boolean> {
+    const { mode } = this.#proxy;
+    const [request] = requests;
+    if ((mode.kind !== 'answer' && mode.kind !== 'reset') || request === undefined) return false;
+    if (mode.match?.(request) === false) return false;
+    this.#tap.forget(request);
+    if (mode.kind === 'reset') {
+      this.reset();
+      return true;
+    }
+    request.status = mode.status;
+    await write(this.#client, answerBytes(request, mode));
+    return true;
   }
 
   async #passResponses(target: Socket): Promise<void> {
@@ -269,7 +323,7 @@ class ProxiedConnection {
   }
 
   async #passPiece(piece: ResponsePiece): Promise<void> {
-    let rest = piece.bytes;
+    let rest = await this.#changed(piece);
     while (rest.length > 0) {
       await this.#holdWhile('blackhole');
       await this.#holdWhile('silent');
@@ -281,6 +335,25 @@ class ProxiedConnection {
       await write(this.#client, part);
       await this.#runDueHook(piece);
     }
+  }
+
+  /** The piece's bytes as the mode wants them, after the wait that it wants. */
+  async #changed(piece: ResponsePiece): Promise<Buffer> {
+    const { mode } = this.#proxy;
+    const { exchange, isBody, bytes } = piece;
+    if (mode.kind === 'lag') {
+      const isLate = performance.now() - this.#lastByteAt > mode.delayMs;
+      if (isLate) await delay(mode.delayMs);
+      this.#lastByteAt = performance.now();
+      return bytes;
+    }
+    if (mode.kind !== 'slowHead' && mode.kind !== 'alter') return bytes;
+    if (mode.match !== undefined && (exchange === undefined || !mode.match(exchange))) return bytes;
+    if (mode.kind === 'alter') {
+      return this.#alterer.alter(piece, mode.what, exchange?.bodyBytes ?? 0);
+    }
+    if (!isBody) await delay(mode.delayMs);
+    return bytes;
   }
 
   async #runDueHook({ exchange, isBody }: ResponsePiece): Promise<void> {
@@ -327,13 +400,18 @@ class ProxiedConnection {
         return part;
       }
       case 'trickle':
-        if (!matches) return allowed;
+        if (!matches || (mode.part === 'body' && !isBody)) return allowed;
         await delay(1000 / mode.bytesPerSecond);
         return 1;
       case 'pass':
       case 'refuse':
       case 'blackhole':
       case 'silent':
+      case 'answer':
+      case 'reset':
+      case 'slowHead':
+      case 'alter':
+      case 'lag':
         return allowed;
     }
   }
@@ -349,6 +427,21 @@ class ProxiedConnection {
     this.#client.end();
     await closed;
   }
+}
+
+function answerBytes(
+  request: Exchange,
+  answer: { readonly status: number; readonly headers?: Readonly<Record<string, string>> },
+): Buffer {
+  const body = JSON.stringify({ errors: [{ code: 'UNAVAILABLE', message: 'made by a test' }] });
+  const headers = {
+    'content-type': 'application/json',
+    'content-length': String(body.length),
+    ...answer.headers,
+  };
+  const head = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  const content = request.method === 'HEAD' ? '' : body;
+  return Buffer.from(`HTTP/1.1 ${answer.status} Fault\r\n${head.join('')}\r\n${content}`);
 }
 
 async function write(socket: Socket, bytes: Buffer): Promise<void> {

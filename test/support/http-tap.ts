@@ -63,6 +63,12 @@ export class HttpTap {
     }
   }
 
+  /** A request that has passed gets no answer from the other side. */
+  forget(exchange: Exchange): void {
+    const at = this.#waiting.indexOf(exchange);
+    if (at !== -1) this.#waiting.splice(at, 1);
+  }
+
   /** Sees bytes for the client and cuts them where heads and bodies meet. */
   response(bytes: Buffer): ResponsePiece[] {
     const pieces: ResponsePiece[] = [];

@@ -3,7 +3,7 @@ import { makeSocketDirectory, makeWorkDirectory, removeDirectory } from './work-
 
 /**
  * Everything that a test starts, so that all of it ends: what was registered last ends first, then
- * the files go. They stay when {@link TestScope.keep} was called or SALVOR_KEEP_WORK is set.
+ * the files go. They stay when {@link TestScope.keep} was called or SALVOR_TEST_KEEP is set.
  */
 export class TestScope implements AsyncDisposable {
   /** A directory of this scope's own, on a real file system. */
@@ -11,7 +11,7 @@ export class TestScope implements AsyncDisposable {
   /** A directory with a short path, for unix sockets. */
   readonly socketDirectory: string;
   readonly #stack = new AsyncDisposableStack();
-  #keep = process.env['SALVOR_KEEP_WORK'] !== undefined;
+  #keep = process.env['SALVOR_TEST_KEEP'] !== undefined;
 
   private constructor(directory: string, socketDirectory: string) {
     this.directory = directory;
