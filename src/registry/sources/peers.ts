@@ -1,4 +1,3 @@
-import { Readable } from 'node:stream';
 import { AgentError } from '../../rpc/agent-error.ts';
 import type { AgentClient, LocatedHolder, LocateKey, ReadStream } from '../../rpc/agent-client.ts';
 import type { AgentPool } from '../../rpc/agent-pool.ts';
@@ -14,7 +13,6 @@ import {
   type BlobSource,
   type OpenOptions,
   type OpenedBody,
-  type Stretch,
   type Wanted,
 } from './source.ts';
 
@@ -120,7 +118,6 @@ export class Peers {
   ): Promise<OpenedBody> {
     const { digest, wanted, signal } = request;
     const asked = stretchOf(wanted, holder.sizeBytes);
-    if (asked.start > holder.sizeBytes) return nothingOf(holder, asked);
     const { start, end } =
       holder.verified || request.hashed ? asked : { start: 0, end: holder.sizeBytes - 1 };
     const stream = client.read(
@@ -183,18 +180,6 @@ export function stretchOf(wanted: Wanted, sizeBytes: number): { start: number; e
   }
   const end = Math.min(wanted.end ?? sizeBytes - 1, sizeBytes - 1);
   return { start: Math.min(wanted.start, sizeBytes), end };
-}
-
-/** A stretch behind the end: the size is all that is to be had. */
-function nothingOf(holder: LocatedHolder, stretch: Stretch): OpenedBody {
-  return {
-    source: `node/${holder.node}`,
-    sizeBytes: holder.sizeBytes,
-    stretch,
-    trusted: true,
-    chunks: Readable.from([]) as AsyncIterable<Buffer>,
-    cancel: () => undefined,
-  };
 }
 
 async function* chunksOf(
