@@ -1,0 +1,68 @@
+import { credentials, ServerCredentials, type ServerWritableStream } from '@grpc/grpc-js';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { AgentServer } from '../../../src/agent/agent-server.ts';
+import { sendBlob } from '../../../src/agent/blob-sender.ts';
+import type { OpenBlob } from '../../../src/agent/store.ts';
+import { digestOf } from '../../../src/oci/digest.ts';
+import { AgentClient } from '../../../src/rpc/agent-client.ts';
+
+const windowBytes = 1024 * 1024;
+const blobBytes = 32 * 1024 * 1024;
+const streams = 12;
+const digest = digestOf(Buffer.from('zeros'));
+const zeros: OpenBlob = {
+  digest,
+  sizeBytes: blobBytes,
+  fingerprint: 'zeros',
+  read: async (target, position) => Math.min(target.length, blobBytes - position),
+  close: async () => undefined,
+};
+
+let server: AgentServer;
+let client: AgentClient;
+
+beforeEach(async () => {
+  const { signal } = new AbortController();
+  server = new AgentServer(
+    { windowBytes, maxConcurrentStreams: 100 },
+    {
+      peer: {
+        read: (call: ServerWritableStream<unknown, Buffer>) => {
+          const part = { offsetBytes: 0, lengthBytes: 0, chunkBytes: 128 * 1024, signal };
+          const sent = sendBlob(call, { blob: zeros, verified: true }, part);
+          sent.then(
+            () => call.end(),
+            (error: unknown) => call.emit('error', error),
+          );
+        },
+      },
+    },
+  );
+  const port = await server.listen('127.0.0.1:0', ServerCredentials.createInsecure());
+  client = new AgentClient(
+    { target: `127.0.0.1:${port}`, windowBytes, name: 'test' },
+    { credentials: credentials.createInsecure() },
+  );
+});
+
+afterEach(async () => {
+  client.close();
+  await server.close({ signal: AbortSignal.timeout(1000) });
+});
+
+test('AgentClient.read lets blobs take turns on a connection', async () => {
+  const received = Array.from({ length: streams }, () => 0);
+  let largestWhenAllHadBegun = 0;
+  const read = async (index: number): Promise<void> => {
+    for await (const { data } of client.read({ digest, offsetBytes: 0 }, {})) {
+      const isFirst = received[index] === 0;
+      received[index] = received[index]! + data.length;
+      if (isFirst && received.every((bytes) => bytes > 0)) {
+        largestWhenAllHadBegun = Math.max(...received);
+      }
+    }
+  };
+  await Promise.all(received.map((_, index) => read(index)));
+  expect(received).toEqual(received.map(() => blobBytes));
+  expect(largestWhenAllHadBegun).toBeLessThan(blobBytes / 4);
+});
