@@ -79,6 +79,8 @@ export class FaultScene {
         await cluster.node(holder).containerd.pull(scene.#stage(id).reference);
       }
     }
+    // Its agent goes too: what it pulls later is nobody's help.
+    await cluster.node('orphan').agent.kill('SIGKILL');
     await cluster.node('orphan').registry.kill('SIGKILL');
     return scene;
   }

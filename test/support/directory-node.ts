@@ -1,0 +1,195 @@
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { credentials } from '@grpc/grpc-js';
+import { AgentClient } from '../../src/rpc/agent-client.ts';
+import type { TagStatement } from '../../src/rpc/agent-protocol.ts';
+import { issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
+import type { RequestLine } from './cluster.ts';
+import { freePort } from './ports.ts';
+import { Program } from './process.ts';
+import type { TestScope } from './test-scope.ts';
+import { repositoryRoot } from './tools.ts';
+
+const readyTimeoutMs = 30_000;
+const callTimeoutMs = 5000;
+
+export interface DirectoryNodeOptions {
+  readonly name: string;
+  /** "127.0.0.1:port" of its agent for other nodes. */
+  readonly agentAddress: string;
+  readonly members: readonly { readonly name: string; readonly address: string }[];
+  readonly upstreams: Readonly<Record<string, object>>;
+  /** Merged into the configuration's sections. */
+  readonly registry?: object;
+  readonly agent?: object;
+}
+
+/**
+ * A node without containerd: a registry and an agent over a directory, each a process of its own,
+ * mutual TLS towards other nodes. What the node "has pulled" is put there by {@link hold}.
+ */
+export class DirectoryNode {
+  readonly name: string;
+  readonly registryPort: number;
+  readonly adminPort: number;
+  readonly storeDirectory: string;
+  readonly #scope: TestScope;
+  readonly #configPath: string;
+  readonly #socketPath: string;
+  #agent: Program | undefined;
+  #registry: Program | undefined;
+  #starts = 0;
+
+  private constructor(
+    scope: TestScope,
+    parts: {
+      readonly name: string;
+      readonly directory: string;
+      readonly socketPath: string;
+      readonly registryPort: number;
+      readonly adminPort: number;
+    },
+  ) {
+    this.#scope = scope;
+    this.name = parts.name;
+    this.registryPort = parts.registryPort;
+    this.adminPort = parts.adminPort;
+    this.storeDirectory = join(parts.directory, 'store');
+    this.#configPath = join(parts.directory, 'config.json');
+    this.#socketPath = parts.socketPath;
+  }
+
+  /** Writes the configuration, and starts nothing yet. */
+  static async create(
+    scope: TestScope,
+    options: DirectoryNodeOptions,
+    authority: Authority,
+  ): Promise<DirectoryNode> {
+    const { name } = options;
+    const directory = join(scope.directory, name);
+    const [registryPort, adminPort] = [await freePort(), await freePort()];
+    const socketPath = join(scope.socketDirectory, `${name}.sock`);
+    const parts = { name, directory, socketPath, registryPort, adminPort };
+    const node = new DirectoryNode(scope, parts);
+    await mkdir(join(node.storeDirectory, 'blobs', 'sha256'), { recursive: true });
+    const config = {
+      node: { name, stateDirectory: join(directory, 'state') },
+      registry: {
+        listen: `127.0.0.1:${registryPort}`,
+        admin: `127.0.0.1:${adminPort}`,
+        agentSocket: socketPath,
+        upstreams: options.upstreams,
+        ...options.registry,
+      },
+      agent: {
+        listen: options.agentAddress,
+        admin: '',
+        socket: socketPath,
+        store: { kind: 'directory', directory: { path: node.storeDirectory } },
+        members: { static: options.members },
+        ...options.agent,
+      },
+      tls: await writeIdentity(directory, authority),
+      watchdog: { timeoutMs: 10_000 },
+    };
+    await writeFile(node.#configPath, JSON.stringify(config, undefined, 2));
+    return node;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.registryPort}`;
+  }
+
+  /** The agent that was started last. */
+  get agent(): Program {
+    if (this.#agent === undefined) throw new Error(`Cannot use the agent of ${this.name} yet`);
+    return this.#agent;
+  }
+
+  /** The registry that was started last. */
+  get registry(): Program {
+    if (this.#registry === undefined)
+      throw new Error(`Cannot use the registry of ${this.name} yet`);
+    return this.#registry;
+  }
+
+  async startAgent(): Promise<void> {
+    this.#agent = await this.#start('agent');
+  }
+
+  async startRegistry(): Promise<void> {
+    this.#registry = await this.#start('registry');
+  }
+
+  /** Puts a blob or manifest into the node's store. */
+  async hold(digest: string, bytes: Buffer): Promise<void> {
+    await writeFile(this.#pathOf(digest), bytes);
+  }
+
+  /** Takes it out again. */
+  async drop(digest: string): Promise<void> {
+    await rm(this.#pathOf(digest), { force: true });
+  }
+
+  /**
+   * Tells the node's agent what an upstream has confirmed, as the node's registry would.
+   *
+   * @param name "registry/repository:tag"
+   */
+  async observe(name: string, tag: TagStatement): Promise<void> {
+    const client = new AgentClient(
+      { target: `unix:${this.#socketPath}`, windowBytes: 64 * 1024, name: this.name },
+      { credentials: credentials.createInsecure() },
+    );
+    try {
+      await client.observe(name, tag, { timeoutMs: callTimeoutMs });
+    } finally {
+      client.close();
+    }
+  }
+
+  /**
+   * What the registry logged about requests, in order, from a mark on.
+   *
+   * @param from as in Program.lines
+   */
+  requests(from = 0): RequestLine[] {
+    return this.registry
+      .lines(from)
+      .filter(({ text }) => text.includes('"msg":"request"'))
+      .map(({ text }) => JSON.parse(text) as RequestLine);
+  }
+
+  #pathOf(digest: string): string {
+    return join(this.storeDirectory, 'blobs', digest.replace(':', '/'));
+  }
+
+  async #start(role: 'agent' | 'registry'): Promise<Program> {
+    this.#starts += 1;
+    const main = join(repositoryRoot, 'src', 'main.ts');
+    const program = await Program.start(this.#scope, {
+      name: `${this.name}-${role}-${this.#starts}`,
+      command: process.execPath,
+      arguments: [main, role, '--config', this.#configPath],
+    });
+    await program.waitForLine(/"msg":"ready"/, { timeoutMs: readyTimeoutMs });
+    return program;
+  }
+}
+
+async function writeIdentity(
+  directory: string,
+  authority: Authority,
+): Promise<{ ca: string; certificate: string; key: string }> {
+  const identity = await issueIdentity(authority, ['agent', 'registry']);
+  const paths = {
+    ca: join(directory, 'ca.crt'),
+    certificate: join(directory, 'tls.crt'),
+    key: join(directory, 'tls.key'),
+  };
+  await mkdir(directory, { recursive: true });
+  await writeFile(paths.ca, identity.ca);
+  await writeFile(paths.certificate, identity.certificate);
+  await writeFile(paths.key, identity.key, { mode: 0o600 });
+  return paths;
+}
