@@ -97,8 +97,11 @@ export class PeerManifests {
     if (digestOf(bytes, digestAlgorithm(digest)) !== digest) {
       throw new SourceError('wrong_bytes', `${body.source} gave wrong bytes for ${digest}`);
     }
-    const manifest = parseManifest(bytes, mediaType);
+    const stated = parseManifest(bytes, mediaType);
+    if (stated.ok) return { digest, mediaType: mediaType ?? stated.value.mediaType, bytes };
+    // The bytes are right, so what they say of themselves counts more than what was said of them.
+    const manifest = parseManifest(bytes);
     if (!manifest.ok) throw new SourceError('no_manifest', manifest.reason);
-    return { digest, mediaType: mediaType ?? manifest.value.mediaType, bytes };
+    return { digest, mediaType: manifest.value.mediaType, bytes };
   }
 }

@@ -1,5 +1,6 @@
 import { parseDigest, digestOf, digestAlgorithm, type Digest } from '../../oci/digest.ts';
-import { MANIFEST_ACCEPT, mediaTypeEssence } from '../../oci/media-type.ts';
+import { parseManifest } from '../../oci/manifest.ts';
+import { MANIFEST_ACCEPT, isManifestMediaType, mediaTypeEssence } from '../../oci/media-type.ts';
 import type { ManifestReference } from '../../oci/path.ts';
 import { SourceError } from '../sources/source.ts';
 import { withStallGuard } from '../stall-guard.ts';
@@ -79,6 +80,8 @@ function describeByHeaders(
   const digest = parseDigest(headerOf(response, 'docker-content-digest') ?? '');
   const named = reference.digest ?? (digest.ok ? digest.value : undefined);
   if (named === undefined || mediaType === undefined || !sizeBytes) return undefined;
+  // A portal answers 200 to everything; what it is shows only in the document.
+  if (!isManifestMediaType(mediaType)) return undefined;
   const confirmedAtMs = dateOf(response, Date.now());
   return { kind: 'manifest', digest: named, mediaType, sizeBytes, confirmedAtMs };
 }
@@ -96,13 +99,23 @@ async function readManifest(
   if (expected !== undefined && digest !== expected) {
     throw new SourceError('wrong_bytes', `The upstream sent ${digest} for ${expected}`);
   }
-  const mediaType = mediaTypeEssence(headerOf(response, 'content-type'));
-  if (mediaType === undefined) {
-    throw new SourceError('bad_answer', 'The upstream does not say of what type a manifest is');
-  }
+  const mediaType = typeOf(bytes, mediaTypeEssence(headerOf(response, 'content-type')), reference);
   const confirmedAtMs = dateOf(response, Date.now());
   const sizeBytes = bytes.length;
   return { kind: 'manifest', digest, mediaType, sizeBytes, confirmedAtMs, bytes };
+}
+
+/** The type that the header names if the document agrees, else what the document is. */
+function typeOf(bytes: Buffer, named: string | undefined, reference: ManifestReference): string {
+  if (named !== undefined && isManifestMediaType(named) && parseManifest(bytes, named).ok) {
+    return named;
+  }
+  const own = parseManifest(bytes);
+  if (own.ok) return own.value.mediaType;
+  // What has the digest that was asked for is what was asked for, whatever it is.
+  const isMeant = reference.digest !== undefined || isManifestMediaType(named);
+  if (named !== undefined && isMeant) return named;
+  throw new SourceError('bad_answer', `The upstream sent ${named ?? 'something'}, no manifest`);
 }
 
 async function readBody(

@@ -74,13 +74,15 @@ export class Upstream {
     for (let attempt = 1; ; attempt += 1) {
       const startedAtMs = this.#now();
       try {
-        return await this.#attempt(request, attempt, options);
+        const headersTimeoutMs = firstAtMs + this.#budgets.upstreamHeadersMs - startedAtMs;
+        return await this.#attempt({ ...request, headersTimeoutMs }, attempt, options);
       } catch (error) {
         const failure = UpstreamFailure.from(error, this.#client.host);
         options.onTrouble?.();
         if (!failure.isOutageSign || options.signal.aborted) throw failure;
         if (this.health.outage !== undefined) throw failure.proven();
-        if (attempt === MAX_ATTEMPTS) {
+        const isLate = this.#now() - firstAtMs >= this.#budgets.upstreamHeadersMs;
+        if (attempt === MAX_ATTEMPTS || isLate) {
           throw this.#lastAnswerAtMs < firstAtMs ? failure.proven() : failure;
         }
         const waitMs = startedAtMs + this.#budgets.proofGapMs + TIMER_SLACK_MS - this.#now();
@@ -113,7 +115,7 @@ export class Upstream {
   }
 
   async #attempt(
-    request: AskRequest,
+    request: AskRequest & Pick<UpstreamRequest, 'headersTimeoutMs'>,
     attempt: number,
     options: AskOptions,
   ): Promise<UpstreamResponse> {
@@ -131,7 +133,6 @@ export class Upstream {
       return await this.#send({
         ...request,
         fresh: attempt > 1,
-        headersTimeoutMs: this.#budgets.upstreamHeadersMs,
         signal: AbortSignal.any([options.signal, abandoned.signal]),
       });
     } catch (error) {

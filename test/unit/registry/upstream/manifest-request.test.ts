@@ -20,6 +20,7 @@ expectNoLeaks();
 const bytes = Buffer.from('{"schemaVersion":2}');
 const digest = digestOf(bytes);
 const mediaType = 'application/vnd.oci.image.manifest.v1+json';
+const config = { mediaType: 'application/vnd.oci.image.config.v1+json', digest, size: 2 };
 const date = 'Wed, 01 Jul 2026 10:00:00 GMT';
 const good = {
   'content-type': `${mediaType}; charset=utf-8`,
@@ -139,6 +140,33 @@ describe('askForManifest', () => {
     await expect(ask([asked], { byDigest: true })).rejects.toMatchObject({
       outcome: 'wrong_bytes',
     });
+  });
+
+  it.each(['text/html', 'application/json', 'application/vnd.oci.image.index.v1+json'])(
+    'askForManifest believes a document more than a header that calls it %s',
+    async (named) => {
+      const image = Buffer.from(
+        JSON.stringify({ schemaVersion: 2, mediaType, config, layers: [] }),
+      );
+      const headers = { 'content-type': named, 'content-length': String(image.length) };
+      const { answer } = await ask([responseOf({ headers, body: image })]);
+      expect(answer).toMatchObject({ kind: 'manifest', digest: digestOf(image), mediaType });
+    },
+  );
+
+  it('askForManifest takes no page of a portal for a manifest, by GET or HEAD', async () => {
+    const page = Buffer.from('<html>Log in</html>');
+    const headers = {
+      'content-type': 'text/html',
+      'content-length': String(page.length),
+      'docker-content-digest': digestOf(page),
+    };
+    await expect(ask([responseOf({ headers, body: page })])).rejects.toMatchObject({
+      outcome: 'bad_answer',
+    });
+    await expect(
+      ask([responseOf({ headers }), responseOf({ headers, body: page })], { method: 'HEAD' }),
+    ).rejects.toMatchObject({ outcome: 'bad_answer' });
   });
 
   it('askForManifest refuses a manifest of no type', async () => {

@@ -229,6 +229,18 @@ describe('Upstream', () => {
     expect(upstream.health.outage).toBeUndefined();
   });
 
+  it('Upstream has one time for all attempts together', async () => {
+    const server = await serve((message, response) => {
+      if (!content(message.url)) response.end('alive');
+    });
+    const upstreamHeadersMs = 600;
+    const upstream = upstreamAt(server.url, { budgets: { upstreamHeadersMs } });
+    const startedAt = performance.now();
+    await expect(ask(upstream)).rejects.toMatchObject({ kind: 'timeout' });
+    expect(performance.now() - startedAt).toBeLessThan(upstreamHeadersMs * 1.8);
+    expect(server.requests.filter(({ url }) => content(url)).length).toBe(1);
+  });
+
   it('Upstream that answers others is waited for though it is too slow for a look', async () => {
     const server = await serve((message, response) => {
       const isSlow = message.headers['x-pace'] === 'slow';
