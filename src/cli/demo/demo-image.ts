@@ -2,40 +2,44 @@ import { createCipheriv, createHash } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { machineArchitecture } from './platform.ts';
 
-const LAYER_BYTES = [2_000_000, 8_000_000, 48_000_000];
+const MIB = 1024 * 1024;
+const LAYER_BYTES = [2 * MIB, 8 * MIB, 64 * MIB];
 const TAR_BLOCK = 512;
+const INDEX = 'application/vnd.oci.image.index.v1+json';
+const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+
+interface Written {
+  readonly digest: string;
+  readonly size: number;
+}
 
 /**
- * Writes the demo's image into a directory that the demo's registry serves: blobs under their
- * digests and the manifest of the tag. The same bytes every time, and such that they unpack.
- *
- * @returns the digest of the manifest
+ * Writes the demo's image into a directory that the demo's registry serves: blobs under the hex of
+ * their digests, and `tags.json` with the digest of each tag. An index, a manifest, a config and
+ * three layers that unpack; the same bytes every time.
  */
 export async function writeDemoImage(
   directory: string,
   name: { readonly repository: string; readonly tag: string },
-): Promise<string> {
+): Promise<void> {
   await mkdir(join(directory, 'blobs'), { recursive: true });
-  const layers: { digest: string; size: number; diffId: string }[] = [];
+  const layers: (Written & { diffId: string })[] = [];
   for (const [index, sizeBytes] of LAYER_BYTES.entries()) {
     const tar = tarOf(`data-${index}.bin`, pseudoRandom(sizeBytes, index));
     const layer = gzipSync(tar, { level: 0 });
-    layers.push({ ...(await writeBlob(directory, layer)), diffId: sha256(tar) });
+    layers.push({ ...(await writeBlob(directory, layer)), diffId: digestOf(tar) });
   }
-  const config = await writeBlob(
-    directory,
-    json({
-      architecture: process.arch === 'x64' ? 'amd64' : process.arch,
-      os: 'linux',
-      config: { Cmd: ['/bin/true'] },
-      rootfs: { type: 'layers', diff_ids: layers.map(({ diffId }) => diffId) },
-    }),
-  );
-  const mediaType = 'application/vnd.oci.image.manifest.v1+json';
-  const manifest = json({
+  const platform = { architecture: machineArchitecture(), os: 'linux' };
+  const config = await writeJson(directory, {
+    ...platform,
+    config: { Cmd: ['/bin/true'] },
+    rootfs: { type: 'layers', diff_ids: layers.map(({ diffId }) => diffId) },
+  });
+  const manifest = await writeJson(directory, {
     schemaVersion: 2,
-    mediaType,
+    mediaType: MANIFEST,
     config: { mediaType: 'application/vnd.oci.image.config.v1+json', ...config },
     layers: layers.map(({ digest, size }) => ({
       mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
@@ -43,28 +47,26 @@ export async function writeDemoImage(
       size,
     })),
   });
-  const { digest } = await writeBlob(directory, manifest);
-  await writeFile(
-    join(directory, 'tags.json'),
-    JSON.stringify({ [`${name.repository}:${name.tag}`]: { digest, mediaType } }),
-  );
-  return digest;
+  const index = await writeJson(directory, {
+    schemaVersion: 2,
+    mediaType: INDEX,
+    manifests: [{ mediaType: MANIFEST, ...manifest, platform }],
+  });
+  const tags = { [`${name.repository}:${name.tag}`]: index.digest };
+  await writeFile(join(directory, 'tags.json'), JSON.stringify(tags));
 }
 
-async function writeBlob(
-  directory: string,
-  bytes: Buffer,
-): Promise<{ digest: string; size: number }> {
-  const digest = sha256(bytes);
-  await writeFile(join(directory, 'blobs', digest.replace(':', '-')), bytes);
+async function writeJson(directory: string, value: unknown): Promise<Written> {
+  return writeBlob(directory, Buffer.from(JSON.stringify(value)));
+}
+
+async function writeBlob(directory: string, bytes: Buffer): Promise<Written> {
+  const digest = digestOf(bytes);
+  await writeFile(join(directory, 'blobs', digest.slice('sha256:'.length)), bytes);
   return { digest, size: bytes.length };
 }
 
-function json(value: unknown): Buffer {
-  return Buffer.from(JSON.stringify(value));
-}
-
-function sha256(bytes: Buffer): string {
+function digestOf(bytes: Buffer): string {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
 

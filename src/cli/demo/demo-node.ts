@@ -2,25 +2,29 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Identity } from '../../rpc/identity.ts';
 import { Child } from './child.ts';
-import { ContainerdDaemon, type ContainerdPrograms } from './containerd-daemon.ts';
+import { ContainerdDaemon } from './containerd-daemon.ts';
+import type { ContainerdPrograms } from './containerd-programs.ts';
 import { pullImage } from './pull-client.ts';
+import { parseServedPart, type ServedPart } from './served-part.ts';
+import { checkImage } from './stored-image.ts';
 import type { Workspace } from './workspace.ts';
 
 /** The image that the demo pulls, as its upstream names it. */
 export interface DemoImage {
-  /** As image names write it, "demo.test" or "docker.io". */
+  /** As image names write it, "registry.demo" or "docker.io". */
   readonly registry: string;
   readonly repository: string;
   readonly tag: string;
 }
 
-/** Who gave a node one thing, as its registry logged it. */
-export interface ServedPart {
-  readonly what: string;
-  readonly digest: string;
+/** An image that has arrived on a node, every digest recomputed. */
+export interface Pulled {
+  /** The digest that the reference named. */
+  readonly root: string;
+  readonly blobs: number;
   readonly sizeBytes: number;
-  /** "upstream", "node/a", "upstream,node/a", "memory". */
-  readonly source: string;
+  /** Who gave what, in the order in which it was done. */
+  readonly parts: readonly ServedPart[];
 }
 
 export interface DemoNodeOptions {
@@ -33,30 +37,39 @@ export interface DemoNodeOptions {
   readonly programs: ContainerdPrograms | undefined;
 }
 
+// What is running at this moment, as sources or built.
 const PROGRAM = process.argv[1] ?? '';
 
 /** One node: a content store, and a Salvor agent and registry as processes of their own. */
 export class DemoNode {
   readonly name: string;
   readonly registryUrl: string;
+  readonly adminAddress: string;
+  readonly containerd: ContainerdDaemon | undefined;
   readonly #registry: Child;
-  readonly #containerd: ContainerdDaemon | undefined;
   readonly #layout: string;
-  #linesSeen = 0;
+  readonly #signal: AbortSignal;
 
   private constructor(
     options: DemoNodeOptions,
-    parts: { registry: Child; containerd: ContainerdDaemon | undefined; layout: string },
+    parts: {
+      registry: Child;
+      containerd: ContainerdDaemon | undefined;
+      layout: string;
+      signal: AbortSignal;
+    },
   ) {
     this.name = options.name;
     this.registryUrl = `http://127.0.0.1:${options.ports.registry}`;
+    this.adminAddress = `127.0.0.1:${options.ports.admin}`;
     this.#registry = parts.registry;
-    this.#containerd = parts.containerd;
+    this.containerd = parts.containerd;
     this.#layout = parts.layout;
+    this.#signal = parts.signal;
   }
 
   static async start(workspace: Workspace, options: DemoNodeOptions): Promise<DemoNode> {
-    const { name, ports, programs } = options;
+    const { name, ports, programs, upstream } = options;
     const home = join(workspace.directory, name);
     const layout = join(home, 'store');
     await mkdir(home, { recursive: true });
@@ -66,72 +79,100 @@ export class DemoNode {
         : await ContainerdDaemon.start(workspace, {
             name,
             programs,
-            hosts: {
-              _default: `[host."http://127.0.0.1:${ports.registry}"]\ncapabilities = ["pull", "resolve"]\n`,
-            },
+            server: upstream.url,
+            mirror: `http://127.0.0.1:${ports.registry}`,
           });
-    const config = await writeConfig(home, options, {
-      layout,
-      containerdSocket: containerd?.socket,
-    });
-    await startProcess(workspace, { name, role: 'agent', config });
-    const registry = await startProcess(workspace, { name, role: 'registry', config });
-    return new DemoNode(options, { registry, containerd, layout });
+    const config = await writeConfig(home, options, { layout, socket: containerd?.socket });
+    const [registry] = await Promise.all(
+      (['registry', 'agent'] as const).map(async (role) => {
+        const child = await Child.start(workspace, `the ${role} of ${name}`, {
+          command: process.execPath,
+          arguments: [PROGRAM, role, '--config', config],
+        });
+        await child.waitFor('readiness', (lines) =>
+          lines.some((line) => line.includes('"msg":"ready"')),
+        );
+        return child;
+      }),
+    );
+    if (registry === undefined) throw new Error(`Cannot start node ${name}`);
+    const { signal } = workspace;
+    return new DemoNode(options, { registry, containerd, layout, signal });
   }
 
   /**
-   * Pulls an image through the node's own registry and recomputes every digest.
+   * Pulls an image through the node's own registry and recomputes every digest from its store.
    *
    * @param reference its tag or digest
+   * @param onPart told as soon as the registry has logged something
    * @throws when anything is missing or wrong
    */
-  async pull(image: DemoImage, reference: string): Promise<ServedPart[]> {
-    if (this.#containerd === undefined) {
-      const fetched = await pullImage({
-        baseUrl: this.registryUrl,
-        namespace: image.registry,
-        repository: image.repository,
-        reference,
-        layout: this.#layout,
-      });
-      // The log has what was asked for, which was a tag; the client knows what it got.
-      const root = fetched[0]?.digest ?? '';
-      return this.#served().map((part) => (part.digest === '' ? { ...part, digest: root } : part));
+  async pull(
+    image: DemoImage,
+    reference: string,
+    onPart: (part: ServedPart) => void,
+  ): Promise<Pulled> {
+    const parts: ServedPart[] = [];
+    const off = this.#registry.onLine((line) => {
+      const part = parseServedPart(line);
+      if (part === undefined) return;
+      parts.push(part);
+      onPart(part);
+    });
+    try {
+      const { root, blobsDirectory, sources } = await this.#fetch(image, reference);
+      const stored = await checkImage(blobsDirectory, root);
+      // The last line is written after the last byte was.
+      await this.#registry.waitFor('who served each blob', () =>
+        stored.every(({ digest }) => parts.some((part) => part.digest === digest)),
+      );
+      requireAgreement(parts, sources);
+      const sizeBytes = stored.reduce((sum, blob) => sum + blob.sizeBytes, 0);
+      return { root, blobs: stored.length, sizeBytes, parts };
+    } finally {
+      off();
     }
-    const separator = reference.includes(':') ? '@' : ':';
-    await this.#containerd.pull(`${image.registry}/${image.repository}${separator}${reference}`);
-    const parts = this.#served();
-    for (const { digest } of parts) {
-      if (digest === '' || (await this.#containerd.hasRightBytes(digest))) continue;
-      throw new Error(`Cannot find the right bytes of ${digest} in the store of ${this.name}`);
-    }
-    return parts;
   }
 
-  /** What the registry has logged since the last look: who gave what. */
-  #served(): ServedPart[] {
-    const fresh = this.#registry.lines.slice(this.#linesSeen);
-    this.#linesSeen = this.#registry.lines.length;
-    return fresh
-      .filter((line) => line.includes('"msg":"request"'))
-      .map(
-        (line) =>
-          JSON.parse(line) as { method: string; url: string; source: string; bytes: number },
-      )
-      .filter(({ method }) => method === 'GET')
-      .map(({ url, source, bytes }) => ({
-        what: url.includes('/manifests/') ? 'manifest' : 'blob',
-        digest: /sha256:[0-9a-f]{64}/.exec(url)?.[0] ?? '',
-        sizeBytes: bytes,
-        source,
-      }));
+  async #fetch(
+    image: DemoImage,
+    reference: string,
+  ): Promise<{ root: string; blobsDirectory: string; sources: ReadonlyMap<string, string> }> {
+    const { registry, repository } = image;
+    if (this.containerd !== undefined) {
+      const separator = reference.includes(':') ? '@' : ':';
+      const root = await this.containerd.pull(`${registry}/${repository}${separator}${reference}`);
+      return { root, blobsDirectory: this.containerd.blobsDirectory, sources: new Map() };
+    }
+    const { root, sources } = await pullImage({
+      baseUrl: this.registryUrl,
+      namespace: registry,
+      repository,
+      reference,
+      layout: this.#layout,
+      signal: this.#signal,
+    });
+    return { root, blobsDirectory: join(this.#layout, 'blobs'), sources };
+  }
+}
+
+// The header is written before the body: it names the first of the sources in the log.
+function requireAgreement(
+  parts: readonly ServedPart[],
+  headers: ReadonlyMap<string, string>,
+): void {
+  for (const [digest, header] of headers) {
+    const agrees = parts.some(
+      (part) => part.digest === digest && part.source.split(',', 1)[0] === header,
+    );
+    if (!agrees) throw new Error(`Cannot be: ${digest} came with Salvor-Source "${header}"`);
   }
 }
 
 async function writeConfig(
   home: string,
   options: DemoNodeOptions,
-  store: { layout: string; containerdSocket: string | undefined },
+  store: { layout: string; socket: string | undefined },
 ): Promise<string> {
   const { name, ports, identity, upstream } = options;
   const files = { ca: identity.ca, certificate: identity.certificate, key: identity.key };
@@ -140,42 +181,26 @@ async function writeConfig(
   }
   const socket = join(home, 'a.sock');
   const config = join(home, 'salvor.json');
-  await writeFile(
-    config,
-    JSON.stringify({
-      node: { name, stateDirectory: join(home, 'state') },
-      registry: {
-        listen: `127.0.0.1:${ports.registry}`,
-        admin: `127.0.0.1:${ports.admin}`,
-        agentSocket: socket,
-        upstreams: { [upstream.registry]: { url: upstream.url } },
-      },
-      agent: {
-        listen: `127.0.0.1:${ports.agent}`,
-        admin: '',
-        socket,
-        members: { static: options.members },
-        store:
-          store.containerdSocket === undefined
-            ? { kind: 'directory', directory: { path: store.layout } }
-            : { kind: 'containerd', containerd: { socket: store.containerdSocket } },
-      },
-      tls: Object.fromEntries(Object.keys(files).map((file) => [file, join(home, `${file}.pem`)])),
-    }),
-  );
+  const content = {
+    node: { name, stateDirectory: join(home, 'state') },
+    registry: {
+      listen: `127.0.0.1:${ports.registry}`,
+      admin: `127.0.0.1:${ports.admin}`,
+      agentSocket: socket,
+      upstreams: { [upstream.registry]: { url: upstream.url } },
+    },
+    agent: {
+      listen: `127.0.0.1:${ports.agent}`,
+      admin: '',
+      socket,
+      members: { static: options.members },
+      store:
+        store.socket === undefined
+          ? { kind: 'directory', directory: { path: store.layout } }
+          : { kind: 'containerd', containerd: { socket: store.socket } },
+    },
+    tls: Object.fromEntries(Object.keys(files).map((file) => [file, join(home, `${file}.pem`)])),
+  };
+  await writeFile(config, JSON.stringify(content, undefined, 2));
   return config;
-}
-
-async function startProcess(
-  workspace: Workspace,
-  options: { name: string; role: 'agent' | 'registry'; config: string },
-): Promise<Child> {
-  const child = await Child.start(workspace, `${options.role} ${options.name}`, {
-    command: process.execPath,
-    arguments: [PROGRAM, options.role, '--config', options.config],
-  });
-  await child.waitFor('readiness', () =>
-    child.lines.find((line) => line.includes('"msg":"ready"')),
-  );
-  return child;
 }

@@ -1,8 +1,11 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { mkdir, open, rename } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { join } from 'node:path';
+import { machineArchitecture } from './platform.ts';
 
-// Knows nothing of Salvor's code: what it finds right is right.
+// Shares no code with what it checks: Node's own HTTP client, and digests computed here.
 
 const ACCEPT = [
   'application/vnd.oci.image.index.v1+json',
@@ -10,19 +13,12 @@ const ACCEPT = [
   'application/vnd.docker.distribution.manifest.list.v2+json',
   'application/vnd.docker.distribution.manifest.v2+json',
 ].join(', ');
-const TIMEOUT_MS = 60_000;
-
-/** One thing that was fetched and checked. */
-export interface FetchedPart {
-  readonly what: 'manifest' | 'config' | 'layer';
-  readonly digest: string;
-  readonly sizeBytes: number;
-  /** The Salvor-Source header; empty when the registry itself answered. */
-  readonly source: string;
-}
+const IDLE_TIMEOUT_MS = 30_000;
+const MAX_DOCUMENT_BYTES = 8 * 1024 * 1024;
 
 interface Described {
   readonly digest: string;
+  readonly size: number;
   readonly platform?: { readonly os: string; readonly architecture: string };
 }
 
@@ -42,116 +38,167 @@ export interface PullOptions {
   readonly reference: string;
   /** An OCI image layout that takes the blobs. */
   readonly layout?: string;
+  readonly signal: AbortSignal;
 }
 
 /**
- * Pulls an image and recomputes every digest.
+ * Pulls an image for this machine as containerd does: what the tag names, then everything by its
+ * digest. Recomputes every digest.
  *
- * @returns what was fetched, in order
+ * @returns the digest that the reference names, and what Salvor-Source said of each digest
  * @throws when anything cannot be had or is not what its digest says
  */
-export async function pullImage(options: PullOptions): Promise<FetchedPart[]> {
-  const parts: FetchedPart[] = [];
-  const token: { value?: string } = {};
-  const get = (path: string): Promise<Response> => request(options, path, token);
-  const fetchManifest = async (reference: string): Promise<ManifestDocument> => {
-    const answer = await get(`manifests/${reference}`);
-    const bytes = Buffer.from(await answer.arrayBuffer());
-    const digest = sha256(bytes);
-    if (reference.startsWith('sha256:') && digest !== reference) {
-      throw new Error(`Cannot trust ${reference}: its bytes have the digest ${digest}`);
-    }
-    await save(options.layout, digest, [bytes]);
-    parts.push({ what: 'manifest', digest, sizeBytes: bytes.length, source: sourceOf(answer) });
-    return JSON.parse(bytes.toString()) as ManifestDocument;
-  };
-  let manifest = await fetchManifest(options.reference);
+export async function pullImage(
+  options: PullOptions,
+): Promise<{ readonly root: string; readonly sources: ReadonlyMap<string, string> }> {
+  const session = new Session(options);
+  const root = await session.resolve(options.reference);
+  let manifest = await session.document(root);
   if (manifest.manifests !== undefined) {
-    const architecture = process.arch === 'x64' ? 'amd64' : process.arch;
+    const architecture = machineArchitecture();
     const child = manifest.manifests.find(
-      ({ platform }) => platform?.architecture === architecture,
+      ({ platform }) => platform?.os === 'linux' && platform.architecture === architecture,
     );
     if (child === undefined) throw new Error(`Cannot find the platform linux/${architecture}`);
-    manifest = await fetchManifest(child.digest);
+    manifest = await session.document(child.digest);
   }
-  const blobs = [
-    ...(manifest.config === undefined ? [] : [{ what: 'config' as const, ...manifest.config }]),
-    ...(manifest.layers ?? []).map((layer) => ({ what: 'layer' as const, ...layer })),
-  ];
-  for (const { what, digest } of blobs) {
-    const answer = await get(`blobs/${digest}`);
-    const sizeBytes = await save(options.layout, digest, answer.body ?? []);
-    parts.push({ what, digest, sizeBytes, source: sourceOf(answer) });
+  const blobs = [...(manifest.config ? [manifest.config] : []), ...(manifest.layers ?? [])];
+  for (const blob of blobs) {
+    if (!session.sources.has(blob.digest)) await session.blob(blob);
   }
-  return parts;
+  return { root, sources: session.sources };
 }
 
-async function request(
-  options: PullOptions,
-  path: string,
-  token: { value?: string },
-): Promise<Response> {
-  const url = new URL(`/v2/${options.repository}/${path}`, options.baseUrl);
-  if (options.namespace !== undefined) url.searchParams.set('ns', options.namespace);
-  const ask = (): Promise<Response> =>
-    fetch(url, {
-      headers: {
-        accept: ACCEPT,
-        ...(token.value === undefined ? {} : { authorization: `Bearer ${token.value}` }),
-      },
-      signal: AbortSignal.timeout(TIMEOUT_MS),
+class Session {
+  readonly sources = new Map<string, string>();
+  readonly #options: PullOptions;
+  #token: string | undefined;
+
+  constructor(options: PullOptions) {
+    this.#options = options;
+  }
+
+  /** What a tag names at this moment. */
+  async resolve(reference: string): Promise<string> {
+    const answer = await this.#request('HEAD', `manifests/${reference}`);
+    answer.resume();
+    const digest = answer.headers['docker-content-digest'];
+    if (typeof digest !== 'string') throw new Error(`Cannot resolve ${reference}: no digest`);
+    if (reference.includes(':') && reference !== digest) {
+      throw new Error(`Cannot trust ${reference}: it is said to be ${digest}`);
+    }
+    return digest;
+  }
+
+  async document(digest: string): Promise<ManifestDocument> {
+    const answer = await this.#request('GET', `manifests/${digest}`);
+    const chunks: Buffer[] = [];
+    await this.#take(digest, answer, (chunk) => {
+      chunks.push(chunk);
+      const sizeBytes = chunks.reduce((sum, { length }) => sum + length, 0);
+      if (sizeBytes > MAX_DOCUMENT_BYTES) throw new Error(`Cannot read ${digest}: it is too long`);
     });
-  let answer = await ask();
-  if (answer.status === 401) {
-    token.value = await anonymousToken(answer.headers.get('www-authenticate') ?? '');
-    answer = await ask();
+    return JSON.parse(Buffer.concat(chunks).toString()) as ManifestDocument;
   }
-  if (!answer.ok) throw new Error(`Cannot get ${path}: ${answer.status} ${await answer.text()}`);
-  return answer;
+
+  async blob({ digest, size }: Described): Promise<void> {
+    const answer = await this.#request('GET', `blobs/${digest}`);
+    const sizeBytes = await this.#take(digest, answer, () => undefined);
+    if (sizeBytes !== size) throw new Error(`Cannot trust ${digest}: it has ${sizeBytes} bytes`);
+  }
+
+  /** Hashes a body, and keeps it where there is a layout. */
+  async #take(
+    digest: string,
+    answer: IncomingMessage,
+    look: (chunk: Buffer) => void,
+  ): Promise<number> {
+    const { layout } = this.#options;
+    const temporary = layout === undefined ? undefined : join(layout, 'ingest', randomUUID());
+    const file = temporary === undefined ? undefined : await open(temporary, 'wx');
+    const hash = createHash('sha256');
+    let sizeBytes = 0;
+    try {
+      for await (const chunk of answer as AsyncIterable<Buffer>) {
+        look(chunk);
+        hash.update(chunk);
+        sizeBytes += chunk.length;
+        await file?.write(chunk);
+      }
+    } finally {
+      await file?.close();
+    }
+    const found = `sha256:${hash.digest('hex')}`;
+    if (found !== digest) {
+      throw new Error(`Cannot trust ${digest}: its bytes have the digest ${found}`);
+    }
+    if (layout !== undefined && temporary !== undefined) {
+      const directory = join(layout, 'blobs', 'sha256');
+      await mkdir(directory, { recursive: true });
+      await rename(temporary, join(directory, digest.slice('sha256:'.length)));
+    }
+    this.sources.set(digest, String(answer.headers['salvor-source'] ?? ''));
+    return sizeBytes;
+  }
+
+  async #request(method: 'GET' | 'HEAD', path: string): Promise<IncomingMessage> {
+    const { baseUrl, repository, namespace, signal } = this.#options;
+    const url = new URL(`/v2/${repository}/${path}`, baseUrl);
+    if (namespace !== undefined) url.searchParams.set('ns', namespace);
+    const ask = (): Promise<IncomingMessage> =>
+      exchange(url, {
+        method,
+        headers: {
+          accept: ACCEPT,
+          ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }),
+        },
+        signal,
+      });
+    let answer = await ask();
+    if (answer.statusCode === 401 && this.#token === undefined) {
+      answer.resume();
+      this.#token = await anonymousToken(answer.headers['www-authenticate'] ?? '', signal);
+      answer = await ask();
+    }
+    if (answer.statusCode !== 200) {
+      const words = (await readText(answer)).slice(0, 300);
+      throw new Error(`Cannot get ${path}: ${answer.statusCode} ${words}`.trim());
+    }
+    return answer;
+  }
 }
 
-async function anonymousToken(challenge: string): Promise<string> {
+async function anonymousToken(challenge: string, signal: AbortSignal): Promise<string> {
   const parameter = (name: string): string =>
     new RegExp(`${name}="([^"]*)"`).exec(challenge)?.[1] ?? '';
   const realm = parameter('realm');
-  if (realm === '') throw new Error('Cannot log in: only anonymous tokens are understood');
+  if (!/^bearer /i.test(challenge) || realm === '') {
+    throw new Error('Cannot log in: the demo pulls only what needs no credentials');
+  }
   const url = new URL(realm);
   for (const name of ['service', 'scope']) url.searchParams.set(name, parameter(name));
-  const answer = await fetch(url, { signal: AbortSignal.timeout(TIMEOUT_MS) });
-  const body = (await answer.json()) as { token?: string; access_token?: string };
+  const answer = await exchange(url, { method: 'GET', headers: {}, signal });
+  const body = JSON.parse(await readText(answer)) as { token?: string; access_token?: string };
   return body.token ?? body.access_token ?? '';
 }
 
-async function save(
-  layout: string | undefined,
-  digest: string,
-  chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
-): Promise<number> {
-  const hash = createHash('sha256');
-  const path = layout === undefined ? undefined : join(layout, 'blobs', digest.replace(':', '/'));
-  if (path !== undefined) await mkdir(dirname(path), { recursive: true });
-  const file = path === undefined ? undefined : await open(`${path}.partial`, 'w');
-  let sizeBytes = 0;
-  try {
-    for await (const chunk of chunks) {
-      hash.update(chunk);
-      sizeBytes += chunk.length;
-      await file?.write(chunk);
-    }
-  } finally {
-    await file?.close();
-  }
-  const found = `sha256:${hash.digest('hex')}`;
-  if (found !== digest)
-    throw new Error(`Cannot trust ${digest}: its bytes have the digest ${found}`);
-  if (path !== undefined) await rename(`${path}.partial`, path);
-  return sizeBytes;
+function exchange(
+  url: URL,
+  options: { method: string; headers: Record<string, string>; signal: AbortSignal },
+): Promise<IncomingMessage> {
+  const request = url.protocol === 'https:' ? httpsRequest : httpRequest;
+  return new Promise((resolve, reject) => {
+    const outgoing = request(url, { ...options, agent: false }, resolve);
+    outgoing.once('error', reject);
+    outgoing.setTimeout(IDLE_TIMEOUT_MS, () => {
+      outgoing.destroy(new Error(`Cannot go on: not a byte for ${IDLE_TIMEOUT_MS / 1000} s`));
+    });
+    outgoing.end();
+  });
 }
 
-function sourceOf(answer: Response): string {
-  return answer.headers.get('salvor-source') ?? '';
-}
-
-function sha256(bytes: Buffer): string {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
+async function readText(answer: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of answer as AsyncIterable<Buffer>) chunks.push(chunk);
+  return Buffer.concat(chunks).toString();
 }

@@ -1,145 +1,205 @@
-import type { DemoImage, ServedPart } from './demo-node.ts';
-import type { NodeName } from './stage.ts';
+import type { DemoImage, Pulled } from './demo-node.ts';
+import { isJoined, type ServedPart } from './served-part.ts';
+import type { SummaryRow } from './summary.ts';
 import { megabytes, type Timeline } from './timeline.ts';
+
+export const NODE_NAMES = ['a', 'b', 'c', 'd'] as const;
+export type NodeName = (typeof NODE_NAMES)[number];
 
 /** What the play needs of the stage; a test gives it less than a real one. */
 export interface Stage {
   readonly image: DemoImage;
+  /** What the upstream is, for people. */
+  readonly upstreamText: string;
   readonly upstream: {
-    readonly port: number;
     readonly pid: number;
     start(): Promise<void>;
     kill(): Promise<void>;
-    killInTheMiddle(
-      digest: string,
-      options: { afterBytes: number; bytesPerSecond: number },
-    ): Promise<void>;
+    killInTheMiddle(digest: string, afterBytes: number): Promise<void>;
   };
-  startNodes(): Promise<void>;
+  /** @param onReady told of each node that is ready */
+  startNodes(onReady: (name: NodeName) => void): Promise<void>;
   node(name: NodeName): {
-    pull(image: DemoImage, reference: string): Promise<ServedPart[]>;
+    pull(image: DemoImage, reference: string, onPart: (part: ServedPart) => void): Promise<Pulled>;
   };
+  /** The same pull as a node makes it that does not know Salvor. */
   pullWithoutSalvor(): Promise<void>;
 }
 
-/** How long the slowed blob takes until the upstream dies in its middle, seconds. */
-const SECONDS_TO_THE_MIDDLE = 0.7;
+const SHOWN_DIGEST = 'sha256:'.length + 12;
+const MAX_FAILURE_LENGTH = 300;
 
 /**
- * The play: the control, then the outage three ways.
+ * Plays the control, and then the outage three ways.
  *
+ * @returns a line for each pull
  * @throws when anything does not go as it must, the control included
  */
-export async function play(stage: Stage, timeline: Timeline): Promise<void> {
-  await control(stage, timeline);
-  timeline.heading('With Salvor');
-  await stage.upstream.start();
-  timeline.event(`the upstream is up again (process ${stage.upstream.pid}), starting 4 nodes`);
-  await stage.startNodes();
-  timeline.event('each node runs an agent and a registry, mutual TLS between them');
-  const { digest, largest } = await healthy(stage, timeline);
-  await gone(stage, timeline, digest);
-  await midBlob(stage, timeline, largest);
+export async function play(stage: Stage, timeline: Timeline): Promise<SummaryRow[]> {
+  return new Play(stage, timeline).run();
 }
 
-async function control(stage: Stage, timeline: Timeline): Promise<void> {
-  const { registry, repository, tag } = stage.image;
-  timeline.heading('Control: without Salvor');
-  timeline.event(
-    `${registry} answers on 127.0.0.1:${stage.upstream.port} (process ${stage.upstream.pid})`,
-  );
-  await stage.pullWithoutSalvor();
-  timeline.good(`${repository}:${tag} can be pulled`);
-  await stage.upstream.kill();
-  timeline.event('the upstream is killed (SIGKILL)');
-  let failure: string | undefined;
-  try {
-    await stage.pullWithoutSalvor();
-  } catch (error) {
-    const { message, cause } = error as Error;
-    failure = cause instanceof Error && message === 'fetch failed' ? cause.message : message;
+class Play {
+  readonly #stage: Stage;
+  readonly #timeline: Timeline;
+  readonly #rows: SummaryRow[] = [];
+
+  constructor(stage: Stage, timeline: Timeline) {
+    this.#stage = stage;
+    this.#timeline = timeline;
   }
-  if (failure === undefined) {
-    timeline.bad('the same pull still succeeds: this demo would show nothing');
-    throw new Error('Cannot go on: a pull from a dead registry succeeded without Salvor');
+
+  async run(): Promise<SummaryRow[]> {
+    await this.#control();
+    this.#timeline.heading(`With Salvor: ${NODE_NAMES.length} nodes, the registry is back`);
+    await this.#start();
+    await this.#stage.startNodes((name) => {
+      this.#timeline.event(`node ${name} is ready: its store, an agent, a registry, mutual TLS`);
+    });
+    const healthy = await this.#pull('healthy', { node: 'a', by: 'tag' });
+    demandSource(healthy, (source) => source === 'upstream', 'the registry is healthy');
+    await this.#dead(healthy.root);
+    await this.#diesInTheMiddle(healthy);
+    return this.#rows;
   }
-  timeline.good(`the same pull fails, as it must: ${failure.slice(0, 300)}`);
-}
 
-async function healthy(
-  stage: Stage,
-  timeline: Timeline,
-): Promise<{ digest: string; largest: ServedPart }> {
-  const { image } = stage;
-  timeline.heading('The registry is healthy');
-  const parts = await stage.node('a').pull(image, image.tag);
-  tell(timeline, 'node a pulls by tag', parts);
-  demand(parts, ({ source }) => source === 'upstream', 'only the upstream can have served node a');
-  const largest = parts.toSorted((x, y) => y.sizeBytes - x.sizeBytes)[0];
-  const digest = parts.find(({ what, digest: known }) => what === 'manifest' && known !== '');
-  if (largest === undefined) throw new Error('Cannot go on: the image has no content');
-  return { digest: digest?.digest ?? '', largest };
-}
+  async #control(): Promise<void> {
+    const { registry, repository, tag } = this.#stage.image;
+    const name = `${registry}/${repository}:${tag}`;
+    this.#timeline.heading('Control: without Salvor');
+    this.#timeline.event(`${this.#stage.upstreamText}, process ${this.#stage.upstream.pid}`);
+    const obstacle = await this.#withoutSalvor('healthy');
+    if (obstacle !== undefined) throw new Error(`Cannot pull from the registry: ${obstacle}`);
+    this.#timeline.good(`a node without Salvor pulls ${name}`);
+    await this.#kill();
+    const failure = await this.#withoutSalvor('dead');
+    if (failure === undefined) {
+      throw new Error(
+        'Cannot show anything: without Salvor, a pull from the dead registry still succeeds',
+      );
+    }
+    const words = failure.slice(0, MAX_FAILURE_LENGTH);
+    this.#timeline.good(`the same pull fails, as it must: ${words}`);
+  }
 
-async function gone(stage: Stage, timeline: Timeline, digest: string): Promise<void> {
-  const { image } = stage;
-  timeline.heading('The registry is dead');
-  await stage.upstream.kill();
-  timeline.event('the upstream is killed (SIGKILL)');
-  const byTag = await stage.node('b').pull(image, image.tag);
-  tell(timeline, 'node b, which never had the image, pulls by tag', byTag);
-  demand(byTag, ({ source }) => !source.includes('upstream'), 'the upstream is dead');
-  const known = digest === '' ? image.tag : digest;
-  const byDigest = await stage.node('c').pull(image, known);
-  tell(timeline, 'node c, which never had it either, pulls by digest', byDigest);
-  demand(byDigest, ({ source }) => !source.includes('upstream'), 'the upstream is dead');
-}
-
-async function midBlob(stage: Stage, timeline: Timeline, largest: ServedPart): Promise<void> {
-  const { image } = stage;
-  timeline.heading('The registry dies in the middle of a blob');
-  await stage.upstream.start();
-  // The nodes notice by themselves within seconds; meanwhile they would answer each other.
-  timeline.event('the upstream is up again; waiting until node d uses it');
-  const died = stage.upstream.killInTheMiddle(largest.digest, {
-    afterBytes: largest.sizeBytes / 2,
-    bytesPerSecond: largest.sizeBytes / 2 / SECONDS_TO_THE_MIDDLE,
-  });
-  const pulled = stage.node('d').pull(image, image.tag);
-  await Promise.race([died, pulled]);
-  timeline.event(
-    `the upstream is killed after ${megabytes(largest.sizeBytes / 2)} of ` +
-      `${megabytes(largest.sizeBytes)} of a layer`,
-  );
-  const parts = await pulled;
-  tell(timeline, 'node d, which never had the image, pulls by tag', parts);
-  const joined = parts.some(
-    ({ digest, source }) => digest === largest.digest && /^upstream,node\//.test(source),
-  );
-  if (!joined) throw new Error('Cannot see one blob out of two sources');
-  timeline.good('one response, first from the upstream, then from a node');
-}
-
-function tell(timeline: Timeline, what: string, parts: readonly ServedPart[]): void {
-  const total = parts.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-  timeline.good(`${what}: ${megabytes(total)}, every digest recomputed`);
-  for (const part of parts) {
-    const name = part.digest === '' ? 'by tag' : part.digest.slice(0, 19);
-    timeline.event(
-      `      ${part.what.padEnd(8)} ${name.padEnd(19)} ${megabytes(part.sizeBytes).padStart(9)}` +
-        `  from ${part.source.replaceAll(',', ', then ')}`,
+  /** @returns why it failed, where it did */
+  async #withoutSalvor(situation: string): Promise<string | undefined> {
+    const startedAt = this.#timeline.seconds();
+    const failure = await this.#stage.pullWithoutSalvor().then(
+      () => undefined,
+      (error: unknown) => (error instanceof Error ? error.message : String(error)),
     );
+    this.#rows.push({
+      situation,
+      pull: 'without Salvor',
+      result: failure === undefined ? 'succeeds' : 'fails',
+      seconds: this.#timeline.seconds() - startedAt,
+      parts: undefined,
+    });
+    return failure;
+  }
+
+  async #dead(root: string): Promise<void> {
+    this.#timeline.heading('The registry is dead');
+    await this.#kill();
+    for (const { node, by } of [
+      { node: 'b', by: 'tag' },
+      { node: 'c', by: 'digest' },
+    ] as const) {
+      const pulled = await this.#pull('dead', { node, by, root });
+      demandSource(pulled, (source) => !source.includes('upstream'), 'the registry is dead');
+    }
+  }
+
+  async #diesInTheMiddle({ root, parts }: Pulled): Promise<void> {
+    this.#timeline.heading('The registry dies in the middle of a blob');
+    await this.#start();
+    const largest = parts.toSorted((x, y) => y.sizeBytes - x.sizeBytes)[0];
+    if (largest === undefined) throw new Error('Cannot go on: the image has no content');
+    const { digest, sizeBytes } = largest;
+    const half = Math.floor(sizeBytes / 2);
+    const died = this.#stage.upstream.killInTheMiddle(digest, half).then(() => {
+      this.#timeline.event(
+        `the registry is killed (SIGKILL) after byte ${half} of ${sizeBytes} of ` +
+          digest.slice(0, SHOWN_DIGEST),
+      );
+      return 'died' as const;
+    });
+    const pulling = this.#pull('dies mid-blob', { node: 'd', by: 'tag', root });
+    const pulled = await Promise.race([died, pulling]);
+    if (pulled !== 'died') {
+      throw new Error(`Cannot see the registry die: it was not asked for half of ${digest}`);
+    }
+    const { parts: served } = await pulling;
+    const joined = served.filter((part) => isJoined(part.source));
+    if (!joined.some((part) => part.digest === digest && part.sizeBytes === sizeBytes)) {
+      throw new Error(`Cannot see ${digest} come from two sources in one response`);
+    }
+    this.#timeline.good('one response: the beginning from the registry, the rest from a node');
+  }
+
+  async #pull(
+    situation: string,
+    options: { readonly node: NodeName; readonly by: 'tag' | 'digest'; readonly root?: string },
+  ): Promise<Pulled> {
+    const { node, by, root } = options;
+    const { image } = this.#stage;
+    const reference = by === 'tag' || root === undefined ? image.tag : root;
+    const pull = `node ${node} by ${by}`;
+    this.#timeline.event(
+      `node ${node}, which never had the image, pulls it by ${by} ` +
+        (by === 'tag' ? reference : reference.slice(0, SHOWN_DIGEST)),
+    );
+    const startedAt = this.#timeline.seconds();
+    const pulled = await this.#stage
+      .node(node)
+      .pull(image, reference, (part) => this.#timeline.detail(describe(part, image.tag)));
+    const seconds = this.#timeline.seconds() - startedAt;
+    if (root !== undefined && pulled.root !== root) {
+      throw new Error(`Cannot be: node ${node} got ${pulled.root} instead of ${root}`);
+    }
+    this.#timeline.good(
+      `${megabytes(pulled.sizeBytes)} in ${pulled.blobs} blobs are in the store of node ${node}, ` +
+        'every digest recomputed',
+    );
+    this.#rows.push({ situation, pull, result: 'succeeds', seconds, parts: pulled.parts });
+    return pulled;
+  }
+
+  async #start(): Promise<void> {
+    await this.#stage.upstream.start();
+    this.#timeline.event(`the registry is started again, process ${this.#stage.upstream.pid}`);
+  }
+
+  async #kill(): Promise<void> {
+    const { pid } = this.#stage.upstream;
+    await this.#stage.upstream.kill();
+    this.#timeline.event(`the registry is killed (SIGKILL to process ${pid})`);
   }
 }
 
-function demand(
-  parts: readonly ServedPart[],
-  holds: (part: ServedPart) => boolean,
-  what: string,
+function describe(part: ServedPart, tag: string): string {
+  const { what, digest, sizeBytes, source, status, failed } = part;
+  const name = what === 'tag' ? tag : digest.slice(0, SHOWN_DIGEST);
+  const size = what === 'tag' ? '' : megabytes(sizeBytes);
+  const outcome =
+    status < 400 ? `from ${source.split(',').join(', then ')}` : `answered with ${status}`;
+  const troubles = failed.map((attempt) => `${attempt.source} ${attempt.outcome}`);
+  return (
+    `${what.padEnd(8)}  ${name.padEnd(SHOWN_DIGEST)}  ${size.padStart(8)}  ${outcome}` +
+    (troubles.length === 0 ? '' : `  (${troubles.join(', ')})`)
+  );
+}
+
+function demandSource(
+  { parts }: Pulled,
+  isRight: (source: string) => boolean,
+  since: string,
 ): void {
-  const wrong = parts.find((part) => !holds(part));
-  if (parts.length === 0) throw new Error('Cannot go on: nothing was asked of the registry');
+  const content = parts.filter(({ what, status }) => what !== 'tag' && status < 400);
+  if (content.length === 0) throw new Error('Cannot go on: nothing was asked of Salvor');
+  const wrong = content.find(({ source }) => !isRight(source));
   if (wrong !== undefined) {
-    throw new Error(`Cannot be: ${wrong.digest} came from ${wrong.source}, and ${what}`);
+    throw new Error(`Cannot be: ${wrong.digest} came from ${wrong.source}, and ${since}`);
   }
 }

@@ -1,14 +1,13 @@
 import { join } from 'node:path';
 import { createAuthority, issueIdentity, type Authority } from '../../rpc/certificates.ts';
-import { ContainerdDaemon, type ContainerdPrograms } from './containerd-daemon.ts';
+import { ContainerdDaemon } from './containerd-daemon.ts';
+import type { ContainerdPrograms } from './containerd-programs.ts';
 import { writeDemoImage } from './demo-image.ts';
 import { DemoNode, type DemoImage } from './demo-node.ts';
 import { pullImage } from './pull-client.ts';
+import { NODE_NAMES, type NodeName, type Stage } from './script.ts';
 import { UpstreamProcess } from './upstream-process.ts';
-import { freePort, type Workspace } from './workspace.ts';
-
-export const NODE_NAMES = ['a', 'b', 'c', 'd'] as const;
-export type NodeName = (typeof NODE_NAMES)[number];
+import { freePorts, type Workspace } from './workspace.ts';
 
 export interface StageOptions {
   readonly image: DemoImage;
@@ -17,20 +16,28 @@ export interface StageOptions {
   readonly programs: ContainerdPrograms | undefined;
 }
 
-/** Everything that the demo plays with: an upstream, nodes, and a node without Salvor. */
-export class DemoStage {
+/** Everything that the demo plays with: an upstream, nodes, and nodes without Salvor. */
+export class DemoStage implements Stage {
   readonly upstream: UpstreamProcess;
+  readonly upstreamText: string;
   readonly image: DemoImage;
   readonly #workspace: Workspace;
   readonly #programs: ContainerdPrograms | undefined;
-  readonly #nodes = new Map<NodeName, DemoNode>();
-  #bare = 0;
+  readonly #nodes = new Map<string, DemoNode>();
+  #members: readonly { readonly name: string; readonly address: string }[] = [];
+  #authority: Authority | undefined;
+  #withoutSalvor = 0;
 
   private constructor(workspace: Workspace, options: StageOptions, upstream: UpstreamProcess) {
+    const { image, isBuiltIn, programs } = options;
     this.#workspace = workspace;
-    this.#programs = options.programs;
-    this.image = options.image;
+    this.#programs = programs;
+    this.image = image;
     this.upstream = upstream;
+    this.upstreamText = isBuiltIn
+      ? `the registry ${image.registry} answers on ${upstream.url}`
+      : `${upstream.url} stands for the registry ${image.registry}: it passes on to ` +
+        `${originOf(image.registry)} as long as it lives`;
   }
 
   /** Starts the upstream alone. */
@@ -38,23 +45,45 @@ export class DemoStage {
     const { image } = options;
     const directory = join(workspace.directory, 'registry');
     if (options.isBuiltIn) await writeDemoImage(directory, image);
-    const content = options.isBuiltIn ? { directory } : { forwardTo: urlOf(image.registry) };
-    const upstream = new UpstreamProcess(workspace, { port: await freePort(), content });
+    const content = options.isBuiltIn ? { directory } : { forwardTo: originOf(image.registry) };
+    const [port = 0] = await freePorts(1);
+    const upstream = new UpstreamProcess(workspace, { port, content });
     await upstream.start();
     return new DemoStage(workspace, options, upstream);
   }
 
-  /** Starts the nodes. */
-  async startNodes(): Promise<void> {
-    const authority = await createAuthority();
-    const ports = new Map<NodeName, number>();
-    for (const name of NODE_NAMES) ports.set(name, await freePort());
-    const members = [...ports].map(([name, port]) => ({ name, address: `127.0.0.1:${port}` }));
+  async startNodes(onReady: (name: NodeName) => void): Promise<void> {
+    this.#authority = await createAuthority();
+    const ports = await freePorts(NODE_NAMES.length);
+    this.#members = NODE_NAMES.map((name, index) => ({
+      name,
+      address: `127.0.0.1:${ports[index]}`,
+    }));
     await Promise.all(
-      [...ports].map(async ([name, agent]) => {
-        this.#nodes.set(name, await this.#startNode(name, { agent, members, authority }));
+      NODE_NAMES.map(async (name, index) => {
+        await this.startNode(name, { agentPort: ports[index] });
+        onReady(name);
       }),
     );
+  }
+
+  /** Starts one more node, which knows the others. */
+  async startNode(
+    name: string,
+    options: { readonly agentPort?: number | undefined } = {},
+  ): Promise<DemoNode> {
+    if (this.#authority === undefined) throw new Error('Cannot add a node to none');
+    const [registry = 0, admin = 0, freePort = 0] = await freePorts(3);
+    const node = await DemoNode.start(this.#workspace, {
+      name,
+      ports: { registry, admin, agent: options.agentPort ?? freePort },
+      members: this.#members,
+      upstream: { registry: this.image.registry, url: this.upstream.url },
+      identity: await issueIdentity(this.#authority, ['agent', 'registry']),
+      programs: this.#programs,
+    });
+    this.#nodes.set(name, node);
+    return node;
   }
 
   node(name: NodeName): DemoNode {
@@ -64,73 +93,31 @@ export class DemoStage {
   }
 
   /**
-   * The same pull as a node without Salvor makes it, into a store that has nothing.
+   * Pulls into a store that has nothing, with no mirror to ask.
    *
    * @throws when it fails
    */
   async pullWithoutSalvor(): Promise<void> {
     const { registry, repository, tag } = this.image;
-    this.#bare += 1;
+    const { url } = this.upstream;
     if (this.#programs === undefined) {
-      await pullImage({ baseUrl: this.upstream.url, repository, reference: tag });
+      const { signal } = this.#workspace;
+      await pullImage({ baseUrl: url, repository, reference: tag, signal });
       return;
     }
-    const server = `server = ${JSON.stringify(this.upstream.url)}\n`;
-    const host = `[host.${JSON.stringify(this.upstream.url)}]\ncapabilities = ["pull", "resolve"]\n`;
+    this.#withoutSalvor += 1;
     const daemon = await ContainerdDaemon.start(this.#workspace, {
-      name: `bare-${this.#bare}`,
+      name: `without-${this.#withoutSalvor}`,
       programs: this.#programs,
-      hosts: { [registry.replace(':', '_')]: server + host, _default: server + host },
+      server: url,
     });
     await daemon.pull(`${registry}/${repository}:${tag}`);
   }
-
-  /** What a reader types to cause the outage by hand. */
-  async instructions(): Promise<string[]> {
-    const { registry, repository, tag } = this.image;
-    const path = `/v2/${repository}/manifests/${tag}?ns=${registry}`;
-    const accept = "-H 'Accept: application/vnd.oci.image.manifest.v1+json'";
-    if (await this.#isUpstreamDead()) await this.upstream.start();
-    return [
-      '',
-      `Everything keeps running; Ctrl-C ends it. The upstream is process ${this.upstream.pid}.`,
-      'Cause the outage by hand, in another shell:',
-      `  kill -STOP ${this.upstream.pid}      # it accepts and says nothing; kill -CONT ends that`,
-      `  kill -KILL ${this.upstream.pid}      # it is gone`,
-      'and pull through any node, before and after:',
-      ...NODE_NAMES.map((name) => `  curl -i ${accept} '${this.node(name).registryUrl}${path}'`),
-      `  skopeo inspect --tls-verify=false docker://${this.node('b').registryUrl.slice(7)}/${registry}/${repository}:${tag}`,
-    ];
-  }
-
-  async #isUpstreamDead(): Promise<boolean> {
-    return fetch(this.upstream.url, { signal: AbortSignal.timeout(1000) }).then(
-      () => false,
-      () => true,
-    );
-  }
-
-  async #startNode(
-    name: NodeName,
-    options: {
-      agent: number;
-      members: readonly { name: string; address: string }[];
-      authority: Authority;
-    },
-  ): Promise<DemoNode> {
-    return DemoNode.start(this.#workspace, {
-      name,
-      ports: { registry: await freePort(), agent: options.agent, admin: await freePort() },
-      members: options.members,
-      upstream: { registry: this.image.registry, url: this.upstream.url },
-      identity: await issueIdentity(options.authority, ['agent', 'registry']),
-      programs: this.#programs,
-    });
-  }
 }
 
-function urlOf(registry: string): string {
+/** Where a registry's API answers; plain http on loopback only. */
+function originOf(registry: string): string {
   if (registry === 'docker.io') return 'https://registry-1.docker.io';
-  const isLoopback = /^(localhost|127\.\d+\.\d+\.\d+)(:|$)/.test(registry);
+  const isLoopback = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$/.test(registry);
   return `${isLoopback ? 'http' : 'https'}://${registry}`;
 }

@@ -4,6 +4,11 @@ export interface Output {
   readonly colours: boolean;
 }
 
+const BOLD = '1';
+const DIM = '2';
+const RED = '31';
+const GREEN = '32';
+
 /** Tells what happens, with the seconds since the beginning. */
 export class Timeline {
   readonly #output: Output;
@@ -20,22 +25,27 @@ export class Timeline {
 
   /** A heading for what follows. */
   heading(text: string): void {
-    this.#output.write(`\n${this.#paint(text, '1')}\n`);
+    this.#output.write(`\n${this.#paint(text, BOLD)}\n`);
   }
 
-  /** Something has happened. */
+  /** Something has happened, or begins. */
   event(text: string): void {
     this.#output.write(`${this.#clock()}  ${text}\n`);
   }
 
+  /** A detail of what happens. */
+  detail(text: string): void {
+    this.#output.write(`${this.#clock()}  ${this.#paint(`    ${text}`, DIM)}\n`);
+  }
+
   /** Something went as it had to. */
   good(text: string): void {
-    this.#output.write(`${this.#clock()}  ${this.#paint('ok', '32')}  ${text}\n`);
+    this.#output.write(`${this.#clock()}  ${this.#paint('ok', GREEN)}  ${text}\n`);
   }
 
   /** Something went wrong. */
   bad(text: string): void {
-    this.#output.write(`${this.#clock()}  ${this.#paint('FAILED', '31')}  ${text}\n`);
+    this.#output.write(`${this.#clock()}  ${this.#paint('FAILED', RED)}  ${text}\n`);
   }
 
   /** Seconds since the beginning. */
@@ -54,6 +64,7 @@ export class Timeline {
 
 /** A size as people read it. */
 export function megabytes(sizeBytes: number): string {
+  if (sizeBytes < 1000) return `${sizeBytes} B`;
   if (sizeBytes < 1_000_000) return `${(sizeBytes / 1000).toFixed(1)} kB`;
   return `${(sizeBytes / 1_000_000).toFixed(1)} MB`;
 }

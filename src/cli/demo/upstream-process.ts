@@ -1,4 +1,3 @@
-import { fileURLToPath } from 'node:url';
 import { Child, type ChildMessage } from './child.ts';
 import type { Workspace } from './workspace.ts';
 
@@ -7,19 +6,19 @@ export type UpstreamContent = { readonly directory: string } | { readonly forwar
 
 // The sources run as .ts, the built program as .js.
 const EXTENSION = import.meta.filename.endsWith('.ts') ? 'ts' : 'js';
-const PROGRAM = fileURLToPath(new URL(`./upstream-program.${EXTENSION}`, import.meta.url));
+const PROGRAM = `${import.meta.dirname}/upstream-program.${EXTENSION}`;
 
 /** The registry of the demo: a process that can be killed, and started again at the same port. */
 export class UpstreamProcess {
   readonly port: number;
+  readonly content: UpstreamContent;
   readonly #workspace: Workspace;
-  readonly #content: UpstreamContent;
   #child: Child | undefined;
 
   constructor(workspace: Workspace, options: { port: number; content: UpstreamContent }) {
     this.#workspace = workspace;
     this.port = options.port;
-    this.#content = options.content;
+    this.content = options.content;
   }
 
   get url(): string {
@@ -27,50 +26,54 @@ export class UpstreamProcess {
   }
 
   get pid(): number {
-    return this.#running().pid;
+    return this.#current().pid;
+  }
+
+  get isAlive(): boolean {
+    return this.#child?.hasExited === false;
+  }
+
+  /** The program and its arguments, as a shell would start it. */
+  get command(): readonly string[] {
+    const { content } = this;
+    const what =
+      'directory' in content ? ['serve', content.directory] : ['forward', content.forwardTo];
+    return [process.execPath, PROGRAM, ...what, String(this.port)];
   }
 
   async start(): Promise<void> {
-    const content = this.#content;
-    const what =
-      'directory' in content ? ['serve', content.directory] : ['forward', content.forwardTo];
-    this.#child = await Child.start(this.#workspace, 'upstream', {
-      command: process.execPath,
-      arguments: [PROGRAM, ...what, String(this.port)],
+    const [command = '', ...rest] = this.command;
+    const child = await Child.start(this.#workspace, 'the upstream', {
+      command,
+      arguments: rest,
       channel: true,
+      proxy: 'forwardTo' in this.content,
     });
-    const child = this.#child;
-    await child.waitFor('the port', () => child.lines.find((line) => line === 'listening'));
+    this.#child = child;
+    await child.waitFor('the port', (lines) => lines.includes('listening'));
   }
 
   /** SIGKILL. */
   async kill(): Promise<void> {
-    await this.#running().kill('SIGKILL');
+    await this.#current().kill();
   }
 
   /**
-   * Slows bodies down and kills the process when so many bytes of one blob have passed.
+   * Kills the process when it has sent so many bytes of one blob; not one more leaves it.
    *
    * @returns settles when it has been killed
    */
-  killInTheMiddle(
-    digest: string,
-    options: { afterBytes: number; bytesPerSecond: number },
-  ): Promise<void> {
-    const child = this.#running();
-    child.send({ bytesPerSecond: options.bytesPerSecond });
+  killInTheMiddle(digest: string, afterBytes: number): Promise<void> {
+    const child = this.#current();
+    child.send({ haltAt: digest, afterBytes });
     return new Promise((resolve) => {
       child.onMessage((message: ChildMessage) => {
-        const { path, passed } = message;
-        if (typeof path !== 'string' || !path.includes(digest)) return;
-        if (typeof passed === 'number' && passed >= options.afterBytes) {
-          void child.kill('SIGKILL').then(resolve);
-        }
+        if ('halted' in message) void child.kill().then(resolve);
       });
     });
   }
 
-  #running(): Child {
+  #current(): Child {
     if (this.#child === undefined) throw new Error('Cannot use the upstream before its start');
     return this.#child;
   }

@@ -3,7 +3,6 @@ import { readFile, stat } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
-import { setTimeout as sleep } from 'node:timers/promises';
 
 // A process of its own, so that it can be killed for real. Serves the demo's image from a
 // directory, or stands in front of a real registry: upstream-program serve DIRECTORY PORT,
@@ -12,17 +11,17 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const [mode, target = '', port = '0'] = process.argv.slice(2);
 const PIECE_BYTES = 64 * 1024;
 
-let bytesPerSecond = Number.POSITIVE_INFINITY;
-
 interface Content {
   readonly status: number;
   readonly headers: Record<string, string>;
   readonly body?: Readable;
 }
 
-process.on('message', (message: { bytesPerSecond?: number }) => {
-  if (message.bytesPerSecond !== undefined)
-    ({ bytesPerSecond } = message as { bytesPerSecond: number });
+/** Where the body of one blob is to stop, for the process to be killed there. */
+let halt: { readonly haltAt: string; readonly afterBytes: number } | undefined;
+
+process.on('message', (message) => {
+  halt = message as typeof halt;
 });
 process.on('disconnect', () => process.exit(0));
 
@@ -31,27 +30,32 @@ createServer((request, response) => {
   find(request)
     .then((content) => send(request, response, content))
     .catch(() => response.destroy());
-}).listen({ host: '127.0.0.1', port: Number(port) }, () => console_('listening'));
+}).listen({ host: '127.0.0.1', port: Number(port) }, () => {
+  process.stdout.write('listening\n');
+});
 
 async function send(
   request: IncomingMessage,
   response: ServerResponse,
   content: Content,
 ): Promise<void> {
+  const { body } = content;
   response.writeHead(content.status, content.headers);
-  if (request.method === 'HEAD' || content.body === undefined) {
-    content.body?.destroy();
+  response.once('close', () => body?.destroy());
+  if (request.method === 'HEAD' || body === undefined) {
     response.end();
     return;
   }
   let passed = 0;
-  for await (const chunk of content.body as AsyncIterable<Buffer>) {
-    for (let start = 0; start < chunk.length; start += PIECE_BYTES) {
-      const piece = chunk.subarray(start, start + PIECE_BYTES);
-      if (!response.write(piece)) await new Promise((resolve) => response.once('drain', resolve));
-      passed += piece.length;
-      process.send?.({ path: request.url ?? '', passed });
-      if (Number.isFinite(bytesPerSecond)) await sleep((1000 * piece.length) / bytesPerSecond);
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    const isHalted = halt !== undefined && (request.url ?? '').includes(halt.haltAt);
+    const left = isHalted ? (halt?.afterBytes ?? 0) - passed : chunk.length;
+    const piece = chunk.subarray(0, left);
+    passed += piece.length;
+    if (!response.write(piece)) await new Promise((resolve) => response.once('drain', resolve));
+    if (piece.length < chunk.length) {
+      process.send?.({ halted: passed });
+      return;
     }
   }
   response.end();
@@ -64,45 +68,64 @@ async function stored(request: IncomingMessage): Promise<Content> {
   );
   if (match?.groups === undefined) return { status: 200, headers: { 'content-length': '0' } };
   const { repository, kind, reference = '' } = match.groups;
-  const tags = JSON.parse(await readFile(join(target, 'tags.json'), 'utf8')) as Record<
-    string,
-    { digest: string; mediaType: string } | undefined
+  const tags = JSON.parse(await readFile(join(target, 'tags.json'), 'utf8')) as Readonly<
+    Record<string, string | undefined>
   >;
-  const tagged = Object.entries(tags).find(
-    ([name, tag]) => name === `${repository}:${reference}` || tag?.digest === reference,
-  )?.[1];
-  const digest = kind === 'blobs' ? reference : tagged?.digest;
-  if (digest === undefined || !/^sha256:[0-9a-f]{64}$/.test(digest)) return missing();
-  const file = join(target, 'blobs', digest.replace(':', '-'));
-  const size = await stat(file).then(
-    (info) => info.size,
-    () => undefined,
+  const digest =
+    kind === 'manifests' ? (tags[`${repository}:${reference}`] ?? reference) : reference;
+  const hex = /^sha256:(?<hex>[0-9a-f]{64})$/.exec(digest)?.groups?.['hex'];
+  if (hex === undefined) return missing();
+  const file = join(target, 'blobs', hex);
+  const info = await stat(file).catch(() => undefined);
+  if (info === undefined) return missing();
+  const headers = {
+    'content-type': kind === 'manifests' ? await mediaTypeOf(file) : 'application/octet-stream',
+    'docker-content-digest': digest,
+    'accept-ranges': 'bytes',
+  };
+  const { size } = info;
+  // Whoever continues a blob after this process was started again asks in this form.
+  const start = Number(
+    /^bytes=(?<start>\d+)-$/.exec(request.headers.range ?? '')?.groups?.['start'],
   );
-  if (size === undefined) return missing();
+  if (start > 0 && start < size) {
+    const range = { 'content-range': `bytes ${start}-${size - 1}/${size}` };
+    return {
+      status: 206,
+      headers: { ...headers, ...range, 'content-length': String(size - start) },
+      body: createReadStream(file, { highWaterMark: PIECE_BYTES, start }),
+    };
+  }
   return {
     status: 200,
-    headers: {
-      'content-type': kind === 'blobs' ? 'application/octet-stream' : (tagged?.mediaType ?? ''),
-      'content-length': String(size),
-      'docker-content-digest': digest,
-    },
+    headers: { ...headers, 'content-length': String(size) },
     body: createReadStream(file, { highWaterMark: PIECE_BYTES }),
   };
 }
 
+async function mediaTypeOf(file: string): Promise<string> {
+  return (JSON.parse(await readFile(file, 'utf8')) as { mediaType: string }).mediaType;
+}
+
 async function forwarded(request: IncomingMessage): Promise<Content> {
-  const headers = new Headers();
+  const headers = new Headers({ 'accept-encoding': 'identity' });
   for (const name of ['accept', 'authorization', 'range', 'user-agent']) {
     const value = request.headers[name];
     if (typeof value === 'string') headers.set(name, value);
   }
-  headers.set('accept-encoding', 'identity');
   const answer = await fetch(target + (request.url ?? ''), {
     method: request.method ?? 'GET',
     headers,
   });
-  const kept = ['content-type', 'content-length', 'content-range', 'docker-content-digest'];
-  const passedOn = [...kept, 'www-authenticate', 'date'].flatMap((name) => {
+  const passedOn = [
+    'content-type',
+    // A length of compressed bytes is not the length of what is passed on.
+    ...(answer.headers.has('content-encoding') ? [] : ['content-length']),
+    'content-range',
+    'docker-content-digest',
+    'www-authenticate',
+    'date',
+  ].flatMap((name) => {
     const value = answer.headers.get(name);
     return value === null ? [] : [[name, value] as const];
   });
@@ -115,8 +138,4 @@ async function forwarded(request: IncomingMessage): Promise<Content> {
 
 function missing(): Content {
   return { status: 404, headers: { 'content-length': '0' } };
-}
-
-function console_(line: string): void {
-  process.stdout.write(`${line}\n`);
 }
