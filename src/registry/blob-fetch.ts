@@ -28,6 +28,7 @@ export class BlobFetch {
   readonly #excluded = new Set<string>();
   readonly #opened = new Map<string, LocatedHolder>();
   #search: HolderSearch | undefined;
+  #hasResumed = false;
 
   constructor(
     request: PullRequest,
@@ -69,9 +70,13 @@ export class BlobFetch {
     });
   }
 
-  /** For a relay whose source has failed: another node, else the upstream. */
+  /**
+   * For a relay whose source has failed: another node, else the upstream. An upstream that merely
+   * broke off is asked once more before the nodes: what a node has not hashed is out before
+   * anybody can tell whether it is right.
+   */
   readonly next: NextSource = async (failed, error, needed) => {
-    const { signal, trace, upstream } = this.#request;
+    const { policy, signal, trace, upstream } = this.#request;
     // A client that leaves breaks its sources off: that says nothing about them.
     if (signal.aborted) return undefined;
     trace.begin(failed.source)(error.outcome);
@@ -84,9 +89,13 @@ export class BlobFetch {
     }
     const wanted = { start: needed.start };
     // The upstream has consented to this request, whatever policy says about nodes on their own.
-    const mayAskNodes = this.#request.policy.mode === 'serve';
-    const options = { hashed: needed.hashed, signal };
-    const body = mayAskNodes ? await this.openPeer(wanted, options) : undefined;
+    const mayAskNodes = policy.mode === 'serve';
+    const askNodes = async (stop: AbortSignal): Promise<OpenedBody | undefined> =>
+      mayAskNodes ? this.openPeer(wanted, { hashed: needed.hashed, signal: stop }) : undefined;
+    if (failed.source === 'upstream' && error.outcome === 'cut' && this.#mayResume()) {
+      return this.#resume(wanted, askNodes);
+    }
+    const body = await askNodes(signal);
     if (body !== undefined) return body;
     // What the upstream alone gave wrong it would give wrong again.
     if (error.outcome === 'wrong_bytes' && this.#opened.size === 0) return undefined;
@@ -98,6 +107,37 @@ export class BlobFetch {
     }
     return undefined;
   };
+
+  /** The same for a client that wants a part, and may leave before a whole could be hashed. */
+  readonly nextOfPart: NextSource = async (failed, error, { start }) =>
+    this.next(failed, error, { start, hashed: false });
+
+  #mayResume(): boolean {
+    const { health, isBlobOriginDown } = this.#request.upstream;
+    if (this.#hasResumed || health.outage !== undefined || isBlobOriginDown) return false;
+    this.#hasResumed = true;
+    return true;
+  }
+
+  async #resume(
+    wanted: Wanted,
+    askNodes: (stop: AbortSignal) => Promise<OpenedBody | undefined>,
+  ): Promise<OpenedBody | undefined> {
+    const result = await hedge<UpstreamBlob, OpenedBody>({
+      signal: this.#request.signal,
+      first: 'upstream',
+      hedgeMs: this.#budgets.hedgeMs,
+      upstream: (stop, trouble) => this.#openUpstream(wanted, stop, trouble),
+      peers: askNodes,
+      isFinal: ({ kind }) => kind === 'body',
+      discardUpstream: discardBlob,
+      discardPeers: (body) => body.cancel(),
+    });
+    if (result.from === 'peers') return result.value;
+    return result.from === 'upstream' && result.value.kind === 'body'
+      ? result.value.body
+      : undefined;
+  }
 
   /** Bytes from these nodes were wrong: each of them shall look at its copy. */
   reportWrongBytes(): void {
@@ -162,6 +202,7 @@ export class BlobFetch {
         (candidate) =>
           !this.#excluded.has(`node/${candidate.node}`) &&
           this.#peers.accepts(this.#digest, candidate),
+        { verifiedFirst: true },
       );
       if (holder === undefined) return undefined;
       const source = this.#peers.source(holder);

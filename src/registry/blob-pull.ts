@@ -136,7 +136,7 @@ export class BlobPull {
         stallMs: this.#budgets.stallMs,
         maxIdleSwitches: MAX_IDLE_SWITCHES,
       },
-      { first, nextSource: context.fetch.next, tap },
+      { first, nextSource: partial ? context.fetch.nextOfPart : context.fetch.next, tap },
     );
     const headers = {
       'content-type': MEDIA_TYPE.octetStream,

@@ -9,6 +9,8 @@ import type { Logger } from '../../telemetry/logger.ts';
 
 /** Asked when there is no agent to ask: a plain mirror. */
 const NOBODY: LocateSummary = { asked: 0, failed: 0 };
+/** For how long, from the start of a search, copies that nobody has hashed wait for hashed ones. */
+const VERIFIED_FIRST_MS = 50;
 
 /**
  * One question "who has this?" and its answers as they come in. Several readers may wait on it.
@@ -19,6 +21,7 @@ export class HolderSearch {
   readonly #abort = new AbortController();
   readonly #cost: (holder: LocatedHolder) => number;
   #summary: LocateSummary | undefined;
+  #takesUnverified = false;
 
   /**
    * Starts to look. Ends by itself after `timeoutMs`.
@@ -41,7 +44,13 @@ export class HolderSearch {
       return;
     }
     const signal = AbortSignal.any([options.signal, this.#abort.signal]);
-    void this.#run(dependencies.agent, key, { ...options, signal }, dependencies.log);
+    const timer = setTimeout(() => {
+      this.#takesUnverified = true;
+      this.#wake();
+    }, VERIFIED_FIRST_MS);
+    void this.#run(dependencies.agent, key, { ...options, signal }, dependencies.log).finally(() =>
+      clearTimeout(timer),
+    );
   }
 
   /** Those that have answered so far. */
@@ -57,12 +66,19 @@ export class HolderSearch {
   /**
    * The next holder that `accepts` likes, at once if one has answered already.
    *
+   * @param options.verifiedFirst a copy that was not hashed is taken a little later, or when all
+   *   have answered: who answers first is no reason to prefer it
    * @returns undefined when all have answered and none is left
    */
-  async next(accepts: (holder: LocatedHolder) => boolean): Promise<LocatedHolder | undefined> {
+  async next(
+    accepts: (holder: LocatedHolder) => boolean,
+    options: { readonly verifiedFirst?: boolean } = {},
+  ): Promise<LocatedHolder | undefined> {
+    const isGood = ({ verified }: LocatedHolder): boolean =>
+      verified || this.#takesUnverified || options.verifiedFirst !== true;
     for (;;) {
       const found = this.#cheapest(this.#holders.filter(accepts));
-      if (found !== undefined || this.#summary !== undefined) return found;
+      if (this.#summary !== undefined || (found !== undefined && isGood(found))) return found;
       await new Promise<void>((resolve) => this.#waiters.add(resolve));
     }
   }

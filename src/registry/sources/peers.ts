@@ -118,8 +118,9 @@ export class Peers {
   ): Promise<OpenedBody> {
     const { digest, wanted, signal } = request;
     const asked = stretchOf(wanted, holder.sizeBytes);
-    const { start, end } =
-      holder.verified || request.hashed ? asked : { start: 0, end: holder.sizeBytes - 1 };
+    const vouches =
+      holder.verified || request.hashed || (await this.#isSound(client, digest, signal));
+    const { start, end } = vouches ? asked : { start: 0, end: holder.sizeBytes - 1 };
     const stream = client.read(
       { digest, offsetBytes: start, lengthBytes: Math.max(0, end - start + 1) },
       { signal },
@@ -152,6 +153,19 @@ export class Peers {
       const failure = sourceError(error, holder.node);
       if (!signal.aborted && failure.outcome !== 'not_held') this.#load.recordFailure(holder.node);
       throw failure;
+    }
+  }
+
+  /**
+   * Has a node hash its copy, which it does at full speed and once for all who ask. A client that
+   * wants parts need not stay until the hash of the whole could be known here.
+   */
+  async #isSound(client: AgentClient, digest: Digest, signal: AbortSignal): Promise<boolean> {
+    try {
+      await client.reportCorrupt(digest, { timeoutMs: this.#budgets.peerHeadersMs, signal });
+      return true;
+    } catch {
+      return false;
     }
   }
 

@@ -1,116 +1,25 @@
-import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { digestOf } from '../../../src/oci/digest.ts';
-import type { Answer } from '../../../src/registry/answer.ts';
-import { BlobPull, type BlobKeeper } from '../../../src/registry/blob-pull.ts';
-import type { Budgets } from '../../../src/registry/budgets.ts';
 import { ManifestCache } from '../../../src/registry/manifest-cache.ts';
-import type { PullRequest } from '../../../src/registry/pull-request.ts';
 import { WrongBytesError } from '../../../src/registry/relay.ts';
-import { PeerLoad } from '../../../src/registry/sources/peer-load.ts';
-import { Peers } from '../../../src/registry/sources/peers.ts';
-import { Quarantine } from '../../../src/registry/sources/quarantine.ts';
 import { UpstreamFailure } from '../../../src/registry/upstream/upstream-failure.ts';
-import { silentLogger } from '../../../src/telemetry/logger.ts';
 import { waitFor } from '../../support/wait.ts';
-import { FakeAgent, FakeUpstream, pullRequest, type FakeHolding } from './fake-sources.ts';
+import { FakeUpstream, pullRequest } from './fake-sources.ts';
 import { cutBody, responseOf, stalledBody } from './upstream/fake-response.ts';
 
-const small = randomBytes(5000);
-const big = randomBytes(3 * 1024 * 1024);
-const manifest = Buffer.from(
-  JSON.stringify({
-    schemaVersion: 2,
-    mediaType: 'application/vnd.oci.image.manifest.v1+json',
-    config: {
-      mediaType: 'application/vnd.oci.image.config.v1+json',
-      digest: digestOf(Buffer.from('c')),
-      size: 1,
-    },
-    layers: [],
-  }),
-);
-
-const budgets: Budgets = {
-  connectMs: 1000,
-  hedgeMs: 10_000,
-  peerHeadersMs: 200,
-  outageAnswerMs: 1000,
-  upstreamHeadersMs: 5000,
-  stallMs: 2000,
-  locateMs: 1000,
-  proofGapMs: 30,
-  probeIntervalMs: 1000,
-};
-
-const down = new UpstreamFailure('refused', 'registry.test refused the connection');
-const refusing = (): FakeUpstream => new FakeUpstream(() => Promise.reject(down));
-const sending = (bytes: Buffer): FakeUpstream =>
-  new FakeUpstream(() =>
-    responseOf({ headers: { 'content-length': String(bytes.length) }, body: bytes }),
-  );
-const saying = (status: number, headers: Record<string, string> = {}): FakeUpstream =>
-  new FakeUpstream(() => responseOf({ status, headers, body: Buffer.from('said') }));
-
-function scene(
-  holdings: readonly FakeHolding[] = [],
-  options: { keeper?: BlobKeeper; cache?: ManifestCache } = {},
-) {
-  const agent = new FakeAgent(holdings);
-  const load = new PeerLoad();
-  const peers = new Peers(
-    { budgets },
-    {
-      agent: agent.client,
-      pool: agent.pool,
-      quarantine: new Quarantine({ ttlMs: 60_000, maxEntries: 100 }),
-      load,
-      log: silentLogger,
-    },
-  );
-  const cache = options.cache ?? new ManifestCache({ maxBytes: 1e6, consentMs: 1000 });
-  const pull = new BlobPull(
-    { budgets },
-    { peers, manifests: cache, keeper: options.keeper, log: silentLogger },
-  );
-  return { agent, load, pull };
-}
-
-interface Got {
-  readonly status: number;
-  readonly headers: Answer['headers'];
-  readonly bytes: Buffer;
-  readonly error: unknown;
-}
-
-async function read(answer: Answer): Promise<Got> {
-  const { status, headers, body } = answer;
-  const parts: Buffer[] = [];
-  let error: unknown;
-  if (Buffer.isBuffer(body)) parts.push(body);
-  else if (body !== undefined) {
-    try {
-      for await (const part of body.chunks) parts.push(part);
-    } catch (thrown) {
-      error = thrown;
-    }
-  }
-  return { status, headers, bytes: Buffer.concat(parts), error };
-}
-
-async function get(pull: BlobPull, request: PullRequest, bytes: Buffer): Promise<Got> {
-  return read(await pull.answer(request, digestOf(bytes)));
-}
-
-function altered(bytes: Buffer): Buffer {
-  const copy = Buffer.from(bytes);
-  copy[0]! ^= 1;
-  return copy;
-}
-
-function message({ bytes }: Got): string {
-  return (JSON.parse(bytes.toString()) as { errors: { message: string }[] }).errors[0]!.message;
-}
+import {
+  small,
+  big,
+  manifest,
+  down,
+  refusing,
+  sending,
+  saying,
+  scene,
+  get,
+  altered,
+  message,
+} from './blob-pull-scene.ts';
 
 describe('BlobPull of GET', () => {
   it.each([
@@ -146,17 +55,59 @@ describe('BlobPull of GET', () => {
   });
 
   it('BlobPull continues at a node where the upstream was cut, and counts that', async () => {
-    const upstream = new FakeUpstream(() =>
-      responseOf({
+    const upstream = new FakeUpstream(({ headers }) => {
+      if (headers['range'] !== undefined) throw down;
+      return responseOf({
         headers: { 'content-length': String(big.length) },
         body: cutBody(big.subarray(0, 1_500_000)),
-      }),
-    );
+      });
+    });
     const { pull, agent } = scene([{ node: 'a', bytes: big }]);
     const got = await get(pull, pullRequest(upstream), big);
     expect(got.bytes.equals(big)).toBe(true);
     expect(agent.reads).toMatchObject([{ offsetBytes: 1_500_000 }]);
     expect(upstream.bodyFailures.map(({ kind }) => kind)).toEqual(['cut']);
+  });
+
+  it('BlobPull continues once at an upstream that broke off, then at nodes', async () => {
+    const upstream = new FakeUpstream(({ headers }) => {
+      const start = Number(/^bytes=(\d+)-$/.exec(headers['range'] ?? '')?.[1] ?? 0);
+      return responseOf({
+        ...(start > 0 && { status: 206 }),
+        headers:
+          start > 0
+            ? { 'content-range': `bytes ${start}-${big.length - 1}/${big.length}` }
+            : { 'content-length': String(big.length) },
+        body: cutBody(big.subarray(start, start + 1_000_000)),
+      });
+    });
+    const { pull, agent } = scene([{ node: 'a', bytes: big }]);
+    const got = await get(pull, pullRequest(upstream), big);
+    expect(got.bytes.equals(big)).toBe(true);
+    expect(upstream.asked.map(({ headers }) => headers['range'])).toEqual([
+      undefined,
+      'bytes=1000000-',
+    ]);
+    expect(agent.reads).toMatchObject([{ offsetBytes: 2_000_000 }]);
+  });
+
+  it('BlobPull takes the rest from an upstream that broke off, not from a wrong copy', async () => {
+    const upstream = new FakeUpstream(({ headers }) =>
+      headers['range'] === undefined
+        ? responseOf({
+            headers: { 'content-length': String(big.length) },
+            body: cutBody(big.subarray(0, 1_000_000)),
+          })
+        : responseOf({
+            status: 206,
+            headers: { 'content-range': `bytes 1000000-${big.length - 1}/${big.length}` },
+            body: big.subarray(1_000_000),
+          }),
+    );
+    const { pull } = scene([{ node: 'a', bytes: altered(big, 2_000_000), verified: false }]);
+    const got = await get(pull, pullRequest(upstream), big);
+    expect(got.error).toBeUndefined();
+    expect(got.bytes.equals(big)).toBe(true);
   });
 
   it('BlobPull continues at the upstream where the last node has died', async () => {
@@ -323,91 +274,6 @@ describe('BlobPull of GET', () => {
       const { pull, agent } = scene([{ node: 'a', bytes: small }]);
       const got = await get(pull, pullRequest(refusing(), { policy }), small);
       expect([got.status, agent.reads.length]).toEqual([503, 0]);
-    }
-  });
-});
-
-describe('BlobPull of a range', () => {
-  const range = 'bytes=1000-1999';
-  const part = small.subarray(1000, 2000);
-
-  it('BlobPull gives the range that the upstream gives, or cuts it out of the whole', async () => {
-    const partial = new FakeUpstream(() =>
-      responseOf({
-        status: 206,
-        headers: { 'content-range': `bytes 1000-1999/${small.length}` },
-        body: part,
-      }),
-    );
-    for (const upstream of [partial, sending(small)]) {
-      const got = await get(scene().pull, pullRequest(upstream, { range }), small);
-      expect([got.status, got.headers['content-range'], got.headers['content-length']]).toEqual([
-        206,
-        `bytes 1000-1999/${small.length}`,
-        1000,
-      ]);
-      expect(got.bytes.equals(part)).toBe(true);
-      expect(upstream.asked[0]?.headers['range']).toBe(range);
-    }
-  });
-
-  it('BlobPull asks a node that has hashed its copy for the range, another one for all', async () => {
-    for (const [verified, offsetBytes] of [
-      [true, 1000],
-      [false, 0],
-    ] as const) {
-      const { pull, agent } = scene([{ node: 'a', bytes: small, verified }]);
-      const got = await get(pull, pullRequest(refusing(), { range }), small);
-      expect([got.status, got.bytes.equals(part)]).toEqual([206, true]);
-      expect(agent.reads[0]?.offsetBytes).toBe(offsetBytes);
-    }
-  });
-
-  it('BlobPull gives no wrong range of a node that has not hashed its copy', async () => {
-    const { pull } = scene([{ node: 'a', bytes: altered(small), verified: false }]);
-    const got = await get(pull, pullRequest(refusing(), { range }), small);
-    expect(got.bytes.length).toBe(0);
-    expect(got.error).toMatchObject({ outcome: 'wrong_bytes' });
-  });
-
-  it('BlobPull takes no range from a node that vouches for its copy no longer', async () => {
-    const { pull, agent } = scene([
-      { node: 'a', bytes: small, verified: true, verifiedWhenRead: false },
-      { node: 'b', bytes: small },
-    ]);
-    const got = await get(pull, pullRequest(refusing(), { range }), small);
-    expect([got.status, got.headers['salvor-source']]).toEqual([206, 'node/b']);
-    expect(agent.reported).toEqual([]);
-  });
-
-  it.each(['bytes=5000-', 'bytes=9999-', 'bytes=9999-10000'])(
-    'BlobPull answers %s behind the end with 416 and the size, from a node too',
-    async (beyond) => {
-      const { pull } = scene([{ node: 'a', bytes: small }]);
-      const got = await get(pull, pullRequest(refusing(), { range: beyond }), small);
-      expect([got.status, got.headers['content-range']]).toEqual([416, 'bytes */5000']);
-      const said = await get(scene().pull, pullRequest(sending(small), { range: beyond }), small);
-      expect(said.status).toBe(416);
-    },
-  );
-
-  it('BlobPull passes the 416 of its upstream on and asks nobody for an inverted range', async () => {
-    const upstream = saying(416);
-    expect(
-      (await get(scene().pull, pullRequest(upstream, { range: 'bytes=9-' }), small)).status,
-    ).toBe(416);
-    const inverted = pullRequest(upstream, { range: 'bytes=9-1' });
-    expect((await get(scene().pull, inverted, small)).status).toBe(416);
-    expect(upstream.asked.length).toBe(1);
-  });
-
-  it('BlobPull gives the last bytes and ignores ranges that are none', async () => {
-    const { pull } = scene([{ node: 'a', bytes: small }]);
-    const tail = await get(pull, pullRequest(refusing(), { range: 'bytes=-10' }), small);
-    expect([tail.status, tail.bytes.equals(small.subarray(-10))]).toEqual([206, true]);
-    for (const odd of ['lines=1-2', 'bytes=1-2,5-6', 'bytes=a-b']) {
-      const whole = await get(pull, pullRequest(refusing(), { range: odd }), small);
-      expect([whole.status, whole.bytes.length]).toEqual([200, small.length]);
     }
   });
 });

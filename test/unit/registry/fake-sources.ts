@@ -24,6 +24,8 @@ export interface FakeHolding {
   /** What it says while it sends, where that is another thing than what it said before. */
   readonly verifiedWhenRead?: boolean;
   readonly claimedSizeBytes?: number;
+  /** What it finds when it is asked to hash its copy; it does not come to it unless told. */
+  readonly hashes?: 'right' | 'wrong';
   /** Sends no more than this, then breaks. */
   readonly breaksAfter?: number;
   readonly silent?: boolean;
@@ -41,6 +43,7 @@ export class FakeAgent {
   /** A node is named only for the digest of its own bytes; else every node for any digest. */
   isExact = false;
   readonly #holdings: readonly FakeHolding[];
+  readonly #hashed = new Map<string, 'right' | 'wrong'>();
 
   constructor(holdings: readonly FakeHolding[] = []) {
     this.#holdings = holdings;
@@ -90,7 +93,11 @@ export class FakeAgent {
         this.reads.push(request);
         return this.#stream(holding, request);
       },
-      reportCorrupt: async () => void this.reported.push(node),
+      reportCorrupt: async () => {
+        this.reported.push(node);
+        if (holding?.hashes === undefined) throw new AgentError('deadline', 'still hashing');
+        this.#hashed.set(node, holding.hashes);
+      },
     } as unknown as AgentClient;
   }
 
@@ -101,8 +108,9 @@ export class FakeAgent {
     const stop = Promise.withResolvers<never>();
     stop.promise.catch(() => undefined);
     const cancelled = new AgentError('cancelled', 'cancelled');
+    const hashed = this.#hashed.get(holding?.node ?? '');
     const frames = async function* (): AsyncGenerator<ReadFrame> {
-      if (holding === undefined) throw new AgentError('not_held', 'not held');
+      if (holding === undefined || hashed === 'wrong') throw new AgentError('not_held', 'not held');
       if (holding.silent === true) await stop.promise;
       if (request.offsetBytes > holding.bytes.length) throw new AgentError('invalid', 'offset');
       const { bytes, breaksAfter = Number.POSITIVE_INFINITY, verified = true } = holding;
@@ -111,7 +119,7 @@ export class FakeAgent {
       const wanted = bytes.subarray(offsetBytes, Math.min(end, offsetBytes + breaksAfter));
       const first = {
         sizeBytes: bytes.length,
-        verified: holding.verifiedWhenRead ?? verified,
+        verified: holding.verifiedWhenRead ?? (verified || hashed === 'right'),
       };
       for (let at = 0; at === 0 || at < wanted.length; at += 100_000) {
         yield { data: wanted.subarray(at, at + 100_000), ...(at === 0 ? first : {}) };

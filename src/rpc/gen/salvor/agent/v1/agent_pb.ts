@@ -629,7 +629,8 @@ export const Peer: GenService<{
     output: typeof ListResponseSchema;
   },
   /**
-   * A reader got wrong bytes of this blob from this node: hash it again, at once.
+   * A reader got wrong bytes of this blob from this node, or must know before it takes a part:
+   * hash it again, at once. Answers when that is done.
    *
    * @generated from rpc salvor.agent.v1.Peer.ReportCorrupt
    */
