@@ -80,10 +80,9 @@ describe('BlobPull of a range', () => {
 
   it('BlobPull continues no part that a client may leave with bytes nobody has hashed', async () => {
     const upstream = new FakeUpstream(({ headers }) => {
-      if (headers['range'] !== 'bytes=0-') throw down;
+      if (headers['range'] !== undefined) throw down;
       return responseOf({
-        status: 206,
-        headers: { 'content-range': `bytes 0-${big.length - 1}/${big.length}` },
+        headers: { 'content-length': String(big.length) },
         body: cutBody(big.subarray(0, 1_000_000)),
       });
     });
