@@ -57,7 +57,7 @@ export class MemoryRegistry {
       registry.#answer(request, response);
     const server =
       options.tls === undefined ? createServer(answer) : createTlsServer(options.tls, answer);
-    server.keepAliveTimeout = 60_000;
+    server.keepAliveTimeout = 5000;
     server.listen({ host: '127.0.0.1', port: registry.port });
     await once(server, 'listening');
     scope.defer(async () => {

@@ -143,7 +143,7 @@ export const agentRows: readonly AgentRow[] = [
     faultClass: 'agent_wrong_length',
     title: 'says more than there is',
     layerBytes: smallLayer,
-    sick: { blobs: 'wrongLength', tags: 'honest' },
+    sick: { blobs: 'wrongLength', tags: 'honest', verified: false },
     plan: beside((cell) => ({
       outcomes: isManifest(cell) ? ['content'] : ['unavailable', 'broken', 'reset'],
     })),

@@ -16,6 +16,7 @@ import {
   holdImage,
   honestStatement,
   isWanted,
+  lookForNothing,
   tagNameOf,
   type CellFilter,
   type ReadyCell,
@@ -64,7 +65,8 @@ export async function startActingScene(scope: TestScope, filter: CellFilter): Pr
       },
     };
   });
-  const check = await leftovers({ scene: 'agents', nodes: [c, b] });
+  await lookForNothing(c, planned[0]!.cell);
+  const check = await leftovers({ scene: 'agents', nodes: [c, b], peers: members.list.length });
   return {
     name: 'agents',
     cells,

@@ -39,6 +39,8 @@ export type Outcome =
   | 'as_upstream'
   /** Wrong bytes, or right ones wrongly described. */
   | 'wrong'
+  /** No answer at all: the connection was closed. */
+  | 'closed'
   /** Any other status. */
   | 'status'
   /** No headers, or no end. */

@@ -64,7 +64,9 @@ export function judge(
 ): { readonly outcome: Outcome; readonly reason?: string } {
   const { right, asUpstream } = expected;
   const { status, body, end } = answer;
-  if (status === 0) return { outcome: 'hang', reason: `no headers: ${end}` };
+  if (status === 0) {
+    return { outcome: end === 'timeout' ? 'hang' : 'closed', reason: `no headers: ${end}` };
+  }
   if (status === 503) return judgeUnavailable(method, answer);
   if (status !== right.status) return { outcome: 'status', reason: `status ${status}` };
   const wrongHeader = headerTrouble(answer, right);

@@ -25,6 +25,8 @@ export async function leftovers(options: {
   readonly scene: string;
   /** The first is the one that is asked; of the others, only the agent runs. */
   readonly nodes: readonly DirectoryNode[];
+  /** How many nodes there are to keep a connection to. */
+  readonly peers: number;
 }): Promise<
   (after: {
     /** Upstreams that never come back: each has one timer of its own. */
@@ -32,7 +34,8 @@ export async function leftovers(options: {
     readonly closeAll: () => Promise<void>;
   }) => Promise<readonly CellResult[]>
 > {
-  const { scene, nodes } = options;
+  const { scene, nodes, peers } = options;
+  const mostDescriptors = slackDescriptors + peers;
   const [asked] = nodes;
   if (asked === undefined) throw new Error('Cannot look at no nodes');
   const before = await look(asked);
@@ -48,7 +51,7 @@ export async function leftovers(options: {
     await closeAll();
     const settled = async (): Promise<boolean> => {
       now = await look(asked);
-      return now.descriptors <= before.descriptors + slackDescriptors;
+      return now.descriptors <= before.descriptors + mostDescriptors;
     };
     await waitFor(settled, { timeoutMs: settleTimeoutMs }).catch(() => undefined);
     const agents = await Promise.all(
@@ -73,8 +76,8 @@ export async function leftovers(options: {
     return [
       line('streams', streams, 0),
       line('outages', outages, outagesLeft),
-      line('descriptors', now.descriptors - before.descriptors, slackDescriptors),
-      line('agent_descriptors', Math.max(...agents), slackDescriptors),
+      line('descriptors', now.descriptors - before.descriptors, mostDescriptors),
+      line('agent_descriptors', Math.max(...agents), mostDescriptors),
       line('timers', now.timers - before.timers, outagesLeft + slackDescriptors),
     ];
   };

@@ -44,7 +44,7 @@ export interface CellResult {
   readonly totalMs: number;
   readonly note?: string;
   readonly trouble?: string;
-  /** What Salvor's own log says of the first request. */
+  /** What Salvor's own log says of one of the requests. */
   readonly log?: Pick<
     RequestLine,
     'method' | 'status' | 'decision' | 'source' | 'tried' | 'end' | 'headersMs'
@@ -90,7 +90,8 @@ export async function runCell(
   ].filter((text) => text !== undefined);
   const outcomes: Partial<Record<Outcome, number>> = {};
   for (const { outcome } of attempts) outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
-  const [line] = lines;
+  // Of requests that went different ways, the one that went wrong is told of.
+  const line = lines.find(({ status }) => status === bad?.answer.status) ?? lines[0];
   return {
     name: cellName(cell),
     value: Math.round(headersMs),
@@ -133,8 +134,8 @@ async function oneClient(
 }
 
 async function logLines(cell: Cell, node: DirectoryNode, mark: number): Promise<RequestLine[]> {
-  const mine = (): RequestLine[] =>
-    node.requests(mark).filter(({ url }) => url.endsWith(`?ns=${cell.registry}`));
+  const { path } = requestOf(cell);
+  const mine = (): RequestLine[] => node.requests(mark).filter(({ url }) => url === path);
   await waitFor(() => mine().length >= cell.clients, { timeoutMs: logTimeoutMs }).catch(
     () => undefined,
   );

@@ -3,7 +3,7 @@ import { runCell, type CellResult } from './run-cell.ts';
 import type { ReadyCell, Scene } from './scene.ts';
 
 /** How much may run at a time: a cell of 16 clients counts for more than one of a single client. */
-const capacity = 8;
+const capacity = 12;
 const manyClientsWeight = 4;
 
 /**

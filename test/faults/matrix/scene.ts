@@ -1,6 +1,7 @@
 import type { TagStatement } from '../../../src/rpc/agent-protocol.ts';
 import { parseDigest, type Digest } from '../../../src/oci/digest.ts';
 import type { DirectoryNode } from '../../support/directory-node.ts';
+import { get } from '../../support/oci-client.ts';
 import { clientCounts, kinds, warmths, type Cell, type Kind, type Warmth } from './cell.ts';
 import { contentsOf, faultImage, manifestType, type FaultImage } from './fault-image.ts';
 import type { CellPlan, CellResult } from './run-cell.ts';
@@ -115,4 +116,10 @@ export async function dropImage(node: DirectoryNode, cell: Cell): Promise<void> 
 /** Some node has once had an answer from the cell's registry: what fails now has worked. */
 export async function rememberRegistry(node: DirectoryNode, cell: Cell): Promise<void> {
   await node.observe(tagNameOf(cell, 'earlier'), honestStatement(cell));
+}
+
+/** Asks for something that nobody has, so that connections between nodes are there. */
+export async function lookForNothing(node: DirectoryNode, cell: Cell): Promise<void> {
+  const digest = `sha256:${'0'.repeat(64)}`;
+  await get(`${node.url}/v2/${repository}/blobs/${digest}?ns=${cell.registry}`);
 }

@@ -15,6 +15,7 @@ import {
   dropImage,
   holdImage,
   isWanted,
+  lookForNothing,
   rememberRegistry,
   repository,
   type CellFilter,
@@ -59,18 +60,19 @@ export async function startUpstreamScene(scope: TestScope, filter: CellFilter): 
   const earlier = faultImage('earlier', { layerBytes: 1024 });
   pushTo(honest, { ...earlier, tag: 'earlier' });
   const proxies: FaultProxy[] = [];
-  const ready = planned.map((one): ReadyCell => {
+  const ready: ReadyCell[] = [];
+  for (const one of planned) {
     const { cell, row } = one;
-    let proxy: FaultProxy | undefined;
-    return {
+    // Before any cell runs, so that nobody takes the port meanwhile.
+    const proxy = await startParts(scope, one, honest);
+    if (proxy !== undefined) proxies.push(proxy);
+    ready.push({
       cell,
       node: a,
       plan: row.plan(cell),
       prepare: async () => {
         pushTo(honest, cell.image);
         if (cell.warmth === 'warm') await holdImage(b, cell, { withTag: true });
-        proxy = await startParts(scope, one, honest);
-        if (proxy !== undefined) proxies.push(proxy);
         if (row.reach === 'proxy' || row.reach === 'cdn') await pullEarlier(a, cell);
         else await rememberRegistry(b, cell);
       },
@@ -83,10 +85,11 @@ export async function startUpstreamScene(scope: TestScope, filter: CellFilter): 
         removeFrom(honest, cell.image);
         await dropImage(b, cell);
       },
-    };
-  });
+    });
+  }
   const unreachable = planned.filter(({ row }) => ['dns', 'tls', 'blackHole'].includes(row.reach));
-  const check = await leftovers({ scene: 'upstreams', nodes: [a, b] });
+  await lookForNothing(a, planned[0]!.cell);
+  const check = await leftovers({ scene: 'upstreams', nodes: [a, b], peers: 1 });
   return {
     name: 'upstreams',
     cells: ready,
