@@ -101,7 +101,7 @@ describe('SIGTERM', () => {
     await registry.program.kill('SIGTERM');
 
     const consumed = (async () => {
-      for await (const chunk of download) void chunk;
+      for await (const chunk of download) expect(chunk).toBeInstanceOf(Buffer);
     })();
     await expect(consumed).rejects.toThrow();
     expect(await registry.program.exited).toEqual({ code: 0, signal: null });

@@ -76,10 +76,7 @@ export class FakePeer {
         callback(null, create(ResolveResponseSchema, answer));
       },
       list: (call: ServerWritableStream<unknown, unknown>) => call.end(),
-      reportCorrupt: (
-        call: ServerUnaryCall<ReportCorruptRequest, unknown>,
-        callback: Callback,
-      ) => {
+      reportCorrupt: (call: ServerUnaryCall<ReportCorruptRequest, unknown>, callback: Callback) => {
         this.calls.reportCorrupt += 1;
         this.reported.push(call.request.digest);
         callback(null, create(ReportCorruptResponseSchema));
