@@ -58,7 +58,8 @@ export function renderContainerdConfig(config: ContainerdConfig): string {
     root: config.root,
     state: config.state,
     disabled_plugins: version.configVersion === 2 ? disabledPluginsOf1 : disabledPluginsOf2,
-    debug: { format: 'json', level: 'info' },
+    // From 2.x on only this level says who pulls.
+    debug: { format: 'json', level: version.configVersion === 2 ? 'info' : 'debug' },
     ...(version.configVersion !== 4 && {
       grpc: { address: config.socket },
       ttrpc: { address: config.ttrpcSocket },

@@ -26,6 +26,8 @@ export interface FaultCase {
   readonly holders: readonly Holder[];
   /** Whether the registry wants tokens. */
   readonly needsToken?: true;
+  /** containerd alone waits long, and other pulls of its node may wait with it. */
+  readonly holdsUp?: true;
   readonly breakIt: (target: FaultTarget) => Promise<void>;
 }
 
@@ -53,6 +55,7 @@ export const faultCases: readonly FaultCase[] = [
     id: 'deaf',
     title: 'connections to the registry are never made',
     holders: honest,
+    holdsUp: true,
     breakIt: async ({ scope, proxy }) => {
       await proxy.setMode({ kind: 'refuse' });
       await startDeafPort(scope, proxy.port);
@@ -62,12 +65,14 @@ export const faultCases: readonly FaultCase[] = [
     id: 'unread',
     title: 'the registry accepts and never reads',
     holders: honest,
+    holdsUp: true,
     breakIt: ({ proxy }) => proxy.setMode({ kind: 'blackhole' }),
   },
   {
     id: 'silent',
     title: 'the registry reads and never answers',
     holders: honest,
+    holdsUp: true,
     breakIt: ({ proxy }) => proxy.setMode({ kind: 'silent' }),
   },
   {
@@ -86,6 +91,7 @@ export const faultCases: readonly FaultCase[] = [
     id: 'stall',
     title: 'the layer stands still at its half',
     holders: honest,
+    holdsUp: true,
     breakIt: (target) =>
       target.proxy.setMode({
         kind: 'stall',
