@@ -7,6 +7,7 @@ import type { PullRequest } from './pull-request.ts';
 import type { NextSource } from './relay.ts';
 import type { HolderSearch } from './sources/holder-search.ts';
 import type { Peers } from './sources/peers.ts';
+import type { Quarantine } from './sources/quarantine.ts';
 import { SourceError, type OpenedBody, type Wanted } from './sources/source.ts';
 import {
   blobHeaders,
@@ -27,18 +28,21 @@ export class BlobFetch {
   readonly #peers: Peers;
   readonly #excluded = new Set<string>();
   readonly #opened = new Map<string, LocatedHolder>();
+  readonly #wrongUpstreams: Quarantine;
   #search: HolderSearch | undefined;
+  #upstreamGave = false;
   #hasResumed = false;
 
   constructor(
     request: PullRequest,
     options: { readonly digest: Digest; readonly budgets: Budgets },
-    dependencies: { peers: Peers },
+    dependencies: { peers: Peers; wrongUpstreams: Quarantine },
   ) {
     this.#request = request;
     this.#digest = options.digest;
     this.#budgets = options.budgets;
     this.#peers = dependencies.peers;
+    this.#wrongUpstreams = dependencies.wrongUpstreams;
   }
 
   /** The search for holders, started when first needed. */
@@ -57,10 +61,13 @@ export class BlobFetch {
     const { policy, upstream, signal } = this.#request;
     const isDown = upstream.health.outage !== undefined || upstream.isBlobOriginDown;
     const plan = planFor(policy, { isDown });
+    // Its bytes of this blob were wrong: it is asked only if no node can give them.
+    const isWrong = plan.peers && this.#wrongUpstreams.has(this.#digest, upstream.name);
+    const { hedgeMs, peerHeadersMs } = this.#budgets;
     return hedge<UpstreamBlob, OpenedBody>({
       signal,
-      first: plan.first,
-      hedgeMs: this.#budgets.hedgeMs,
+      first: isWrong ? 'peers' : plan.first,
+      hedgeMs: isWrong ? peerHeadersMs : hedgeMs,
       upstream: (stop, trouble) => this.#openUpstream(wanted, stop, trouble),
       peers: async (stop) =>
         plan.peers ? this.openPeer(wanted, { hashed, signal: stop }) : undefined,
@@ -139,8 +146,9 @@ export class BlobFetch {
       : undefined;
   }
 
-  /** Bytes from these nodes were wrong: each of them shall look at its copy. */
+  /** Bytes from these sources were wrong: each of the nodes shall look at its copy. */
   reportWrongBytes(): void {
+    if (this.#upstreamGave) this.#wrongUpstreams.add(this.#digest, this.#request.upstream.name);
     for (const [label, holder] of this.#opened) {
       this.#excluded.add(label);
       this.#peers.reportCorrupt(this.#digest, holder);
@@ -165,6 +173,7 @@ export class BlobFetch {
         onTrouble: trouble,
       });
       const blob = await readBlobResponse(response, wanted);
+      this.#upstreamGave ||= blob.kind === 'body';
       note(blob.kind === 'body' ? 'ok' : blob.kind);
       return blob;
     } catch (error) {

@@ -12,6 +12,7 @@ import { errorAnswer, SOURCE_HEADER, type Answer } from './answer.ts';
 import { BlobFetch, outcomeOf } from './blob-fetch.ts';
 import type { BlobTap } from './relay.ts';
 import { Relay, WrongBytesError } from './relay.ts';
+import { SmallBlob } from './small-blob.ts';
 import type { Budgets } from './budgets.ts';
 import { hedge } from './hedge.ts';
 import { planFor } from './plan.ts';
@@ -19,7 +20,8 @@ import { withStallGuard } from './stall-guard.ts';
 import type { ManifestCache } from './manifest-cache.ts';
 import { upstreamHeaders, type PullRequest } from './pull-request.ts';
 import { stretchOf, type Peers } from './sources/peers.ts';
-import { SourceError, type OpenedBody, type Wanted } from './sources/source.ts';
+import { Quarantine } from './sources/quarantine.ts';
+import { SourceError, type OpenedBody, type Stretch, type Wanted } from './sources/source.ts';
 import { missingAnswer, refusalAnswer, unavailableAnswer, type Missing } from './unavailable.ts';
 import { blobPath } from './upstream/blob-request.ts';
 import { contentLengthOf, discard, refusalOf, type Refusal } from './upstream/upstream-answer.ts';
@@ -29,6 +31,8 @@ import { UpstreamFailure } from './upstream/upstream-failure.ts';
 const MAX_IDLE_SWITCHES = 4;
 /** When a poisoned ingest is looked for after the client was cut off, milliseconds. */
 const ABORT_INGEST_DELAYS_MS = [50, 200];
+/** For how long nodes come before an upstream that gave wrong bytes, milliseconds. */
+const WRONG_UPSTREAM_MS = 600_000;
 /** Blobs from nodes up to this size are looked at: a manifest must not pass for a blob. */
 const LOOKED_AT_BYTES = 1024 * 1024;
 
@@ -49,6 +53,8 @@ export class BlobPull {
   readonly #manifests: ManifestCache;
   readonly #keeper: BlobKeeper | undefined;
   readonly #log: Logger;
+  /** Which upstreams gave wrong bytes of what, not long ago. */
+  readonly #wrongUpstreams = new Quarantine({ ttlMs: WRONG_UPSTREAM_MS, maxEntries: 1000 });
 
   constructor(
     options: { readonly budgets: Budgets },
@@ -78,7 +84,7 @@ export class BlobPull {
     const fetch = new BlobFetch(
       request,
       { digest, budgets: this.#budgets },
-      { peers: this.#peers },
+      { peers: this.#peers, wrongUpstreams: this.#wrongUpstreams },
     );
     return request.method === 'HEAD'
       ? this.#head(request, digest, { fetch, missing })
@@ -127,6 +133,9 @@ export class BlobPull {
       return unsatisfiable(sizeBytes);
     }
     const whole = window.start === 0 && window.end === sizeBytes - 1;
+    if ((whole || !first.trusted) && sizeBytes <= LOOKED_AT_BYTES) {
+      return this.#serveSmall(first, context, { digest, wanted, partial });
+    }
     const tap = whole ? await this.#tap(digest, sizeBytes) : undefined;
     const relay = new Relay(
       {
@@ -138,25 +147,58 @@ export class BlobPull {
       },
       { first, nextSource: partial ? context.fetch.nextOfPart : context.fetch.next, tap },
     );
-    const headers = {
-      'content-type': MEDIA_TYPE.octetStream,
-      'content-length': window.end - window.start + 1,
-      'accept-ranges': 'bytes',
-      'docker-content-digest': digest,
-      [SOURCE_HEADER]: first.source,
-      ...(partial ? { 'content-range': formatContentRange(window, sizeBytes) } : {}),
-    };
-    const answer = {
-      status: partial ? 206 : 200,
-      headers,
-      source: () => relay.sources.join(',') || first.source,
-      decision: first.source === 'upstream' ? 'upstream' : 'peer',
-    };
-    if (whole && first.source !== 'upstream' && sizeBytes <= LOOKED_AT_BYTES) {
-      return this.#lookedAt(relay, answer, context);
-    }
+    const head = headOf(digest, { window, sizeBytes, partial, source: first.source });
     const chunks = this.#guarded(relay, digest, context.fetch);
-    return { ...answer, body: { chunks, cancel: () => relay.cancel() } };
+    return {
+      ...head,
+      source: () => relay.sources.join(',') || first.source,
+      body: { chunks, cancel: () => relay.cancel() },
+    };
+  }
+
+  /**
+   * A small blob is answered when all of it is known to be right; if that takes long, its headers
+   * go ahead. From nodes, what turns out to be a manifest is no blob.
+   */
+  async #serveSmall(
+    first: OpenedBody,
+    context: { readonly fetch: BlobFetch; readonly missing: Missing },
+    asked: { readonly digest: Digest; readonly wanted: Wanted; readonly partial: boolean },
+  ): Promise<Answer> {
+    const { fetch, missing } = context;
+    const { digest, wanted, partial } = asked;
+    const blob = new SmallBlob(
+      {
+        digest,
+        wanted,
+        stallMs: this.#budgets.stallMs,
+        maxIdleSwitches: MAX_IDLE_SWITCHES,
+        maxBytes: LOOKED_AT_BYTES,
+      },
+      {
+        first,
+        nextSource: partial ? fetch.nextOfPart : fetch.next,
+        tap: async (sizeBytes) => this.#tap(digest, sizeBytes),
+      },
+    );
+    const reading = blob.read().finally(() => fetch.close());
+    const head = (source: string): ReturnType<typeof headOf> =>
+      headOf(digest, { window: blob.window, sizeBytes: blob.sizeBytes, partial, source });
+    const source = (): string => blob.sources.join(',') || first.source;
+    try {
+      const body = await within(this.#budgets.peerHeadersMs, reading);
+      if (body === undefined) {
+        blob.fixSize();
+        const chunks = once(reading);
+        return { ...head(first.source), source, body: { chunks, cancel: () => blob.cancel() } };
+      }
+      const isFromNodes = !blob.sources.includes('upstream');
+      if (!partial && isFromNodes && isManifest(body)) return missingAnswer(missing, undefined);
+      return { ...head(blob.sources.at(-1) ?? first.source), source, body };
+    } catch (error) {
+      const failure = new UpstreamFailure('cut', messageOf(error), { cause: error });
+      return unavailableAnswer(missing, failure, fetch.summary);
+    }
   }
 
   async #tap(digest: Digest, sizeBytes: number): Promise<BlobTap | undefined> {
@@ -166,26 +208,6 @@ export class BlobPull {
       this.#log.warn({ digest, err: error }, 'cannot keep a blob');
       return undefined;
     }
-  }
-
-  /** A small blob, whole, that turns out to be a manifest is none. */
-  async #lookedAt(
-    relay: Relay,
-    answer: Answer,
-    context: { readonly fetch: BlobFetch; readonly missing: Missing },
-  ): Promise<Answer> {
-    const parts: Buffer[] = [];
-    try {
-      for await (const part of relay.chunks()) parts.push(part);
-    } catch (error) {
-      const failure = new UpstreamFailure('cut', outcomeOf(error), { cause: error });
-      return unavailableAnswer(context.missing, failure, context.fetch.summary);
-    } finally {
-      context.fetch.close();
-    }
-    const body = Buffer.concat(parts);
-    if (isManifest(body)) return missingAnswer(context.missing, undefined);
-    return { ...answer, body };
   }
 
   async *#guarded(relay: Relay, digest: Digest, fetch: BlobFetch): AsyncGenerator<Buffer> {
@@ -322,6 +344,49 @@ export class BlobPull {
     if (isManifest(Buffer.concat(parts))) return undefined;
     return { kind: 'found', sizeBytes: body.sizeBytes, source: body.source };
   }
+}
+
+function headOf(
+  digest: Digest,
+  part: {
+    readonly window: Stretch;
+    readonly sizeBytes: number;
+    readonly partial: boolean;
+    readonly source: string;
+  },
+): Pick<Answer, 'status' | 'headers' | 'decision'> {
+  const { window, sizeBytes, partial, source } = part;
+  return {
+    status: partial ? 206 : 200,
+    headers: {
+      'content-type': MEDIA_TYPE.octetStream,
+      'content-length': window.end - window.start + 1,
+      'accept-ranges': 'bytes',
+      'docker-content-digest': digest,
+      [SOURCE_HEADER]: source,
+      ...(partial ? { 'content-range': formatContentRange(window, sizeBytes) } : {}),
+    },
+    decision: source === 'upstream' ? 'upstream' : 'peer',
+  };
+}
+
+/** @returns undefined when it takes longer; it goes on then */
+async function within<T>(timeoutMs: number, work: Promise<T>): Promise<T | undefined> {
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => resolve(undefined), timeoutMs);
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+async function* once(work: Promise<Buffer>): AsyncGenerator<Buffer> {
+  yield await work;
 }
 
 function isManifest(bytes: Buffer): boolean {

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
 import { digestOf } from '../../../src/oci/digest.ts';
 import { ManifestCache } from '../../../src/registry/manifest-cache.ts';
@@ -17,6 +18,7 @@ import {
   saying,
   scene,
   get,
+  read,
   altered,
   message,
 } from './blob-pull-scene.ts';
@@ -170,9 +172,48 @@ describe('BlobPull of GET', () => {
   it('BlobPull asks no upstream again that alone gave wrong bytes', async () => {
     const upstream = sending(altered(small));
     const got = await get(scene().pull, pullRequest(upstream), small);
-    expect(got.bytes.length).toBe(0);
-    expect(got.error).toMatchObject({ outcome: 'wrong_bytes' });
+    expect([got.status, got.error]).toEqual([503, undefined]);
     expect(upstream.asked.length).toBe(1);
+  });
+
+  it('BlobPull asks nodes first for a blob of which its upstream gave wrong bytes', async () => {
+    const wrong = altered(big);
+    const upstream = new FakeUpstream(() =>
+      responseOf({
+        headers: { 'content-length': String(big.length) },
+        body: Readable.from([wrong.subarray(0, 2_000_000), wrong.subarray(2_000_000)]),
+      }),
+    );
+    const { pull, agent } = scene([{ node: 'a', bytes: big }]);
+    expect((await get(pull, pullRequest(upstream), big)).error).toBeInstanceOf(WrongBytesError);
+    const got = await get(pull, pullRequest(upstream), big);
+    expect([got.status, got.headers['salvor-source']]).toEqual([200, 'node/a']);
+    expect(got.bytes.equals(big)).toBe(true);
+    expect([upstream.asked.length, agent.reported]).toEqual([1, []]);
+    await get(scene().pull, pullRequest(upstream), big);
+    expect(upstream.asked.length).toBe(2);
+  });
+
+  it.each([
+    ['less', small.subarray(0, -9)],
+    ['more', Buffer.concat([small, Buffer.from('more')])],
+  ])('BlobPull believes no size of a small blob whose bytes are %s', async (_, bytes) => {
+    const { pull } = scene([{ node: 'a', bytes: small }]);
+    const got = await get(pull, pullRequest(sending(bytes)), small);
+    expect([got.status, got.headers['content-length']]).toEqual([200, small.length]);
+    expect(got.bytes.equals(small)).toBe(true);
+  });
+
+  it('BlobPull tells the size of a small blob of a slow upstream before all of it is there', async () => {
+    const body = stalledBody(small.subarray(0, 100));
+    const headers = { 'content-length': String(small.length) };
+    const upstream = new FakeUpstream(() => responseOf({ headers, body }));
+    const answer = await scene().pull.answer(pullRequest(upstream), digestOf(small));
+    expect([answer.status, answer.headers['content-length']]).toEqual([200, small.length]);
+    body.push(small.subarray(100));
+    body.push(null);
+    const got = await read(answer);
+    expect([got.error, got.bytes.equals(small)]).toEqual([undefined, true]);
   });
 
   it('BlobPull has wrong bytes of a big blob thrown away that have gone out', async () => {
