@@ -5,10 +5,10 @@ import { hedge, type Hedged } from './hedge.ts';
 import { planFor } from './plan.ts';
 import type { PullRequest } from './pull-request.ts';
 import type { NextSource } from './relay.ts';
-import type { HolderSearch } from './sources/holder-search.ts';
+import type { HolderLookup } from './sources/shared-searches.ts';
 import type { Peers } from './sources/peers.ts';
 import type { Quarantine } from './sources/quarantine.ts';
-import { SourceError, type OpenedBody, type Wanted } from './sources/source.ts';
+import { SourceError, type OpenOptions, type OpenedBody, type Wanted } from './sources/source.ts';
 import {
   blobHeaders,
   blobPath,
@@ -29,7 +29,7 @@ export class BlobFetch {
   readonly #excluded = new Set<string>();
   readonly #opened = new Map<string, LocatedHolder>();
   readonly #wrongUpstreams: Quarantine;
-  #search: HolderSearch | undefined;
+  #search: HolderLookup | undefined;
   #upstreamGave = false;
   #hasResumed = false;
 
@@ -46,13 +46,13 @@ export class BlobFetch {
   }
 
   /** The search for holders, started when first needed. */
-  get search(): HolderSearch {
+  get search(): HolderLookup {
     this.#search ??= this.#peers.search({ digest: this.#digest }, this.#request.signal);
     return this.#search;
   }
 
   /** How many nodes were asked, if any were. */
-  get summary(): HolderSearch['summary'] {
+  get summary(): HolderLookup['summary'] {
     return this.#search?.summary;
   }
 
@@ -204,27 +204,42 @@ export class BlobFetch {
     wanted: Wanted,
     options: { readonly hashed: boolean; readonly signal: AbortSignal },
   ): Promise<OpenedBody | undefined> {
-    const isGone = (): boolean => options.signal.aborted;
-    for (;;) {
-      if (isGone()) return undefined;
+    const doubted: LocatedHolder[] = [];
+    while (!options.signal.aborted) {
       const holder = await this.search.next(
         (candidate) =>
           !this.#excluded.has(`node/${candidate.node}`) &&
           this.#peers.accepts(this.#digest, candidate),
         { verifiedFirst: true },
       );
-      if (holder === undefined) return undefined;
-      const source = this.#peers.source(holder);
-      this.#excluded.add(source.label);
-      const note = this.#request.trace.begin(source.label);
-      try {
-        const body = await source.open(this.#digest, wanted, options);
-        this.#opened.set(source.label, holder);
-        note('ok');
-        return body;
-      } catch (error) {
-        note(isGone() ? 'overtaken' : outcomeOf(error));
-      }
+      // A node that is just hashing its copy again still is better than none.
+      const isLastResort = holder === undefined;
+      const chosen = holder ?? doubted.shift();
+      if (chosen === undefined) return undefined;
+      const body = await this.#openHolder(chosen, wanted, { ...options, isLastResort });
+      if (body === 'unverified') doubted.push(chosen);
+      else if (body !== undefined) return body;
+    }
+    return undefined;
+  }
+
+  async #openHolder(
+    holder: LocatedHolder,
+    wanted: Wanted,
+    options: OpenOptions,
+  ): Promise<OpenedBody | 'unverified' | undefined> {
+    const source = this.#peers.source(holder);
+    this.#excluded.add(source.label);
+    const note = this.#request.trace.begin(source.label);
+    try {
+      const body = await source.open(this.#digest, wanted, options);
+      this.#opened.set(source.label, holder);
+      note('ok');
+      return body;
+    } catch (error) {
+      const outcome = options.signal.aborted ? 'overtaken' : outcomeOf(error);
+      note(outcome);
+      return outcome === 'unverified' ? outcome : undefined;
     }
   }
 }

@@ -14,7 +14,7 @@ import { planFor } from './plan.ts';
 import { allowsPeers, allowsStale } from './policy.ts';
 import { credentialsFingerprint, upstreamHeaders, type PullRequest } from './pull-request.ts';
 import { SingleFlight } from './single-flight.ts';
-import type { HolderSearch } from './sources/holder-search.ts';
+import type { HolderLookup } from './sources/shared-searches.ts';
 import type { Peers } from './sources/peers.ts';
 import { SourceError } from './sources/source.ts';
 import type { TagRecorder } from './tag-recorder.ts';
@@ -116,8 +116,8 @@ export class ManifestPull {
   async #byTag(request: PullRequest, tag: string, missing: Missing): Promise<Answer> {
     const { policy, upstream, signal } = request;
     const name = tagName(upstream.name, request.repository, tag);
-    let search: HolderSearch | undefined;
-    const startSearch = (): HolderSearch => (search ??= this.#peers.search({ name }, signal));
+    let search: HolderLookup | undefined;
+    const startSearch = (): HolderLookup => (search ??= this.#peers.search({ name }, signal));
     // Looked up ahead of the verdict, so that a silent upstream costs its proof and no more.
     const { hedgeMs } = this.#options.budgets;
     const timer = allowsPeers(policy) ? setTimeout(startSearch, hedgeMs) : undefined;
@@ -172,7 +172,7 @@ export class ManifestPull {
     }
   }
 
-  async #offline(request: PullRequest, search: HolderSearch): Promise<OfflineOutcome> {
+  async #offline(request: PullRequest, search: HolderLookup): Promise<OfflineOutcome> {
     const { signal, trace } = request;
     const tag = await this.#offlineTags.resolve(search, {
       signal,

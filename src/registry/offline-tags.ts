@@ -5,7 +5,7 @@ import type { LocatedHolder } from '../rpc/agent-client.ts';
 import type { TagStatement } from '../rpc/agent-protocol.ts';
 import type { CachedManifest } from './manifest-cache.ts';
 import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
-import type { HolderSearch } from './sources/holder-search.ts';
+import type { HolderLookup } from './sources/shared-searches.ts';
 import type { Peers } from './sources/peers.ts';
 import type { Trace } from './trace.ts';
 
@@ -46,7 +46,7 @@ export class OfflineTags {
    * config can be had. Never an older digest instead: that would start other software.
    */
   async resolve(
-    search: HolderSearch,
+    search: HolderLookup,
     options: {
       readonly signal: AbortSignal;
       readonly trace: Trace;

@@ -7,12 +7,14 @@ import type { Logger } from '../../telemetry/logger.ts';
 import type { Budgets } from '../budgets.ts';
 import { HolderSearch } from './holder-search.ts';
 import type { PeerLoad } from './peer-load.ts';
+import { SharedSearches, type HolderLookup } from './shared-searches.ts';
 import type { Quarantine } from './quarantine.ts';
 import {
   SourceError,
   type BlobSource,
   type OpenOptions,
   type OpenedBody,
+  type Stretch,
   type Wanted,
 } from './source.ts';
 
@@ -28,6 +30,7 @@ export class Peers {
   readonly #quarantine: Quarantine;
   readonly #load: PeerLoad;
   readonly #log: Logger;
+  readonly #searches: SharedSearches;
 
   constructor(
     options: { readonly budgets: Pick<Budgets, 'locateMs' | 'peerHeadersMs'> },
@@ -46,15 +49,19 @@ export class Peers {
     this.#quarantine = dependencies.quarantine;
     this.#load = dependencies.load;
     this.#log = dependencies.log;
+    this.#searches = new SharedSearches({
+      start: (key, signal) =>
+        new HolderSearch(
+          key,
+          { timeoutMs: this.#budgets.locateMs, signal },
+          { agent: this.#agent, cost: (holder) => this.#cost(holder), log: this.#log },
+        ),
+    });
   }
 
-  /** Starts to look for holders of a key. */
-  search(key: LocateKey, signal: AbortSignal): HolderSearch {
-    return new HolderSearch(
-      key,
-      { timeoutMs: this.#budgets.locateMs, signal },
-      { agent: this.#agent, cost: (holder) => this.#cost(holder), log: this.#log },
-    );
+  /** Looks for holders of a key, together with all that look for it at this moment. */
+  search(key: LocateKey, signal: AbortSignal): HolderLookup {
+    return this.#searches.join(key, signal);
   }
 
   /** A node has failed to give what it had promised, or gave it too slowly. */
@@ -116,11 +123,22 @@ export class Peers {
     holder: LocatedHolder,
     request: { digest: Digest; wanted: Wanted } & OpenOptions,
   ): Promise<OpenedBody> {
-    const { digest, wanted, signal } = request;
-    const asked = stretchOf(wanted, holder.sizeBytes);
+    const { digest, hashed, isLastResort, signal, wanted } = request;
     const vouches =
-      holder.verified || request.hashed || (await this.#isSound(client, digest, signal));
-    const { start, end } = vouches ? asked : { start: 0, end: holder.sizeBytes - 1 };
+      hashed ||
+      (isLastResort !== true && (holder.verified || (await this.#isSound(client, digest, signal))));
+    const all = { start: 0, end: holder.sizeBytes - 1 };
+    const stretch = vouches ? stretchOf(wanted, holder.sizeBytes) : all;
+    return this.#read(client, holder, { ...request, stretch });
+  }
+
+  async #read(
+    client: AgentClient,
+    holder: LocatedHolder,
+    request: { digest: Digest; stretch: Stretch } & OpenOptions,
+  ): Promise<OpenedBody> {
+    const { digest, signal, stretch } = request;
+    const { start, end } = stretch;
     const stream = client.read(
       { digest, offsetBytes: start, lengthBytes: Math.max(0, end - start + 1) },
       { signal },
@@ -133,14 +151,15 @@ export class Peers {
         throw new SourceError('wrong_size', `node/${holder.node} changed its mind about the size`);
       }
       const trusted = first.verified ?? false;
-      if (!trusted && !request.hashed && start > 0) {
+      const isPart = start > 0 || end < sizeBytes - 1;
+      if (!trusted && !request.hashed && isPart) {
         throw new SourceError('unverified', `node/${holder.node} no longer vouches for its copy`);
       }
       const ended = this.#load.begin(holder.node);
       return {
         source: `node/${holder.node}`,
         sizeBytes,
-        stretch: { start, end },
+        stretch,
         trusted,
         chunks: chunksOf(first, frames, ended),
         cancel: () => {
@@ -151,7 +170,8 @@ export class Peers {
     } catch (error) {
       stream.cancel();
       const failure = sourceError(error, holder.node);
-      if (!signal.aborted && failure.outcome !== 'not_held') this.#load.recordFailure(holder.node);
+      const isSick = !['not_held', 'unverified'].includes(failure.outcome);
+      if (!signal.aborted && isSick) this.#load.recordFailure(holder.node);
       throw failure;
     }
   }

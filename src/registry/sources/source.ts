@@ -34,6 +34,8 @@ export interface OpenOptions {
    * source that cannot vouch for its bytes sends them from the beginning.
    */
   readonly hashed: boolean;
+  /** Nobody vouches for a copy any more: the source sends all of it, to be hashed here. */
+  readonly isLastResort?: boolean;
 }
 
 /** Where the bytes of a blob can come from. */

@@ -104,6 +104,15 @@ describe('BlobPull of a range', () => {
     expect(agent.reported).toEqual([]);
   });
 
+  it('BlobPull hashes all that a node sends which alone has a copy and vouches no longer', async () => {
+    const { pull, agent } = scene([
+      { node: 'a', bytes: small, verified: true, verifiedWhenRead: false },
+    ]);
+    const got = await get(pull, pullRequest(refusing(), { range }), small);
+    expect([got.status, got.bytes.equals(part)]).toEqual([206, true]);
+    expect(agent.reads.map(({ offsetBytes }) => offsetBytes > 0)).toEqual([true, false]);
+  });
+
   it.each(['bytes=5000-', 'bytes=9999-', 'bytes=9999-10000'])(
     'BlobPull answers %s behind the end with 416 and the size, from a node too',
     async (beyond) => {
