@@ -74,7 +74,10 @@ function build({ module }: ContainerdVersion, release: string): void {
   try {
     const packages = programs.map((program) => `./cmd/${program}`);
     const flags = ['-mod=readonly', '-trimpath', '-buildvcs=false', '-tags', buildTags];
-    go(['build', '-C', source, ...flags, '-o', `${directory}/`, ...packages], buildTimeoutMs);
+    // Otherwise the release calls itself unknown, to registries too.
+    const stamp = ['-ldflags', `-X ${module}/version.Version=v${release}`];
+    const output = ['-o', `${directory}/`, ...packages];
+    go(['build', '-C', source, ...flags, ...stamp, ...output], buildTimeoutMs);
     const target = binDirectory(release);
     rmSync(target, { recursive: true, force: true });
     mkdirSync(dirname(target), { recursive: true });
