@@ -68,7 +68,8 @@ export function registryService(
   );
   const cache = new ManifestCache({ maxBytes: limits.manifestCacheBytes, consentMs: CONSENT_MS });
   const peerManifests = new PeerManifests(
-    { maxBytes: limits.maxManifestBytes, stallMs: budgets.stallMs },
+    // A manifest's headers wait for all of its bytes, and another node may have to be asked.
+    { maxBytes: limits.maxManifestBytes, stallMs: budgets.peerHeadersMs / 2 },
     { peers, cache },
   );
   const platform = { os: 'linux', architecture: goArchitecture(process.arch) };

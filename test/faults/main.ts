@@ -1,14 +1,9 @@
 import { writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
-import { TestScope } from '../support/test-scope.ts';
-import { agentRows } from './matrix/agent-rows.ts';
-import { startActingScene, startSignalScene } from './matrix/agent-scene.ts';
 import type { CellResult } from './matrix/run-cell.ts';
-import { runScene } from './matrix/run-scene.ts';
-import { isWanted, type CellFilter, type Scene } from './matrix/scene.ts';
-import { upstreamRows } from './matrix/upstream-rows.ts';
-import { startUpstreamScene } from './matrix/upstream-scene.ts';
+import { runMatrix } from './matrix/run-matrix.ts';
+import type { CellFilter } from './matrix/scene.ts';
 
 // The fault matrix: npm run test:faults -- --json FILE. Ends with 1 when a cell is not as it must.
 
@@ -30,19 +25,6 @@ const filter = {
   ...(values.clients && { clients: values.clients.map(Number) }),
 } as CellFilter;
 
-const acting = agentRows.filter(({ sick }) => !('signal' in sick));
-const scenes: readonly {
-  readonly rows: readonly { readonly faultClass: string }[];
-  readonly start: (scope: TestScope) => Promise<Scene>;
-}[] = [
-  { rows: upstreamRows, start: (scope) => startUpstreamScene(scope, filter) },
-  { rows: acting, start: (scope) => startActingScene(scope, filter) },
-  ...['agent_dead', 'agent_stopped'].map((faultClass) => ({
-    rows: [{ faultClass }],
-    start: (scope: TestScope) => startSignalScene(scope, filter, faultClass),
-  })),
-];
-
 function report(result: CellResult): void {
   const outcomes = Object.entries(result.outcomes).map(([name, count]) => `${count} ${name}`);
   const verdict = result.ok ? 'ok  ' : 'FAIL';
@@ -54,14 +36,7 @@ function report(result: CellResult): void {
 }
 
 const startedAt = performance.now();
-const results: CellResult[] = [];
-for (const { rows, start } of scenes) {
-  if (!rows.some((row) => isWanted(row, filter))) continue;
-  await using scope = await TestScope.open('faults');
-  if (values.keep) scope.keep();
-  const scene = await start(scope);
-  results.push(...(await runScene(scene, { slackMs, report })));
-}
+const results = await runMatrix(filter, { slackMs, report, keep: values.keep });
 const failed = results.filter(({ ok }) => !ok);
 const seconds = Math.round((performance.now() - startedAt) / 1000);
 console.log(`${results.length - failed.length} of ${results.length} as they must be, ${seconds} s`);

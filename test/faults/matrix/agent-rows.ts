@@ -107,13 +107,9 @@ export const agentRows: readonly AgentRow[] = [
     title: 'stops in the middle',
     layerBytes: bigLayer,
     sick: { blobs: 'stall', tags: 'honest' },
-    plan: beside(
-      (cell) => ({
-        outcomes: [isManifest(cell) ? 'unavailable' : 'broken'],
-        headersMs: budgets.answerMs + budgets.stallMs,
-      }),
-      { warm: () => ({ outcomes: ['content'], headersMs: budgets.answerMs + budgets.stallMs }) },
-    ),
+    plan: beside((cell) => ({
+      outcomes: [isManifest(cell) ? 'unavailable' : 'broken'],
+    })),
   },
   {
     faultClass: 'agent_wrong_bytes',

@@ -63,7 +63,7 @@ export async function leftovers(options: {
     const line = (what: string, value: number, most: number): CellResult => ({
       name: `fault.left.${what}.${scene}`,
       value,
-      unit: 'count' as CellResult['unit'],
+      unit: 'count',
       baseline: null,
       ratio: null,
       n: 1,

@@ -31,7 +31,7 @@ export interface CellResult {
   readonly name: string;
   /** Time to headers of the slowest client, milliseconds. */
   readonly value: number;
-  readonly unit: 'ms';
+  readonly unit: string;
   readonly baseline: null;
   readonly ratio: null;
   readonly n: number;

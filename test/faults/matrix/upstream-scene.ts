@@ -1,5 +1,5 @@
 import { createAuthority } from '../../../src/rpc/certificates.ts';
-import { startBlackHole } from '../../support/black-hole.ts';
+import { startDeafPort } from '../../support/deaf-port.ts';
 import { DirectoryNode } from '../../support/directory-node.ts';
 import { startFaultProxy, type FaultProxy } from '../../support/fault-proxy.ts';
 import { MemoryRegistry } from '../../support/memory-registry.ts';
@@ -124,7 +124,8 @@ async function startNodes(
 
 async function startPlaces(scope: TestScope, honest: MemoryRegistry): Promise<Places> {
   const tls = await issueServerCertificate(await createAuthority());
-  const deadPort = await freePort();
+  const [deadPort, deafPort] = [await freePort(), await freePort()];
+  await startDeafPort(scope, deafPort);
   const [secure, closed] = [
     await MemoryRegistry.start(scope, { contentsOf: honest, tls }),
     await MemoryRegistry.start(scope, {
@@ -133,7 +134,7 @@ async function startPlaces(scope: TestScope, honest: MemoryRegistry): Promise<Pl
     }),
   ];
   return {
-    blackHole: await startBlackHole(scope),
+    blackHole: deafPort,
     tlsUrl: secure.url,
     tokenUrl: closed.url,
   };
