@@ -8,6 +8,8 @@ import { UpstreamHealth } from '../registry/upstream/upstream-health.ts';
 import { Upstream } from '../registry/upstream/upstream.ts';
 import type { Logger } from '../telemetry/logger.ts';
 
+/** How much of the time for an answer in an outage a token service may take. */
+const TOKEN_SERVICE_SHARE = 0.75;
 /** How long a token service that answered is taken to be alive, milliseconds. */
 const TOKEN_SERVICE_ALIVE_MS = 10_000;
 
@@ -51,7 +53,7 @@ export function upstreamFactory(
     const peers = settings?.peers ?? 'fallback';
     const tokenServices = new TokenServices(
       {
-        probeTimeoutMs: budgets.outageAnswerMs / 4,
+        probeTimeoutMs: budgets.outageAnswerMs * TOKEN_SERVICE_SHARE,
         proofGapMs: budgets.proofGapMs,
         aliveMs: TOKEN_SERVICE_ALIVE_MS,
         downMs: budgets.probeIntervalMs,

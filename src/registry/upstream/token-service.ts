@@ -59,17 +59,34 @@ export class TokenServices {
     return known;
   }
 
+  /** One look, and a little later another while that has no answer: one is enough. */
   async #look(realm: URL): Promise<UpstreamFailure | undefined> {
-    const first = await this.#lookOnce(realm);
-    if (first === undefined) return undefined;
-    await sleep(this.#options.proofGapMs);
-    const second = await this.#lookOnce(realm);
-    if (second === undefined) return undefined;
-    return new UpstreamFailure('token_service', `The token service of ${second.message}`, {
-      cause: second,
-      origin: realm.host,
-      isProven: true,
-    });
+    const answer = async (): Promise<void> => {
+      const failure = await this.#lookOnce(realm);
+      if (failure !== undefined) throw failure;
+    };
+    const first = answer();
+    const second = async (): Promise<void> => {
+      const early = await Promise.race([
+        first.then(
+          () => true,
+          () => sleep(this.#options.proofGapMs),
+        ),
+        sleep(this.#options.proofGapMs),
+      ]);
+      return early === true ? undefined : answer();
+    };
+    try {
+      await Promise.any([first, second()]);
+      return undefined;
+    } catch (error) {
+      const failure = UpstreamFailure.from((error as AggregateError).errors.at(-1), realm.host);
+      return new UpstreamFailure('token_service', `The token service of ${failure.message}`, {
+        cause: failure,
+        origin: realm.host,
+        isProven: true,
+      });
+    }
   }
 
   async #lookOnce(realm: URL): Promise<UpstreamFailure | undefined> {
