@@ -75,7 +75,7 @@ function pullsBy({ pullPath, rangeBytes }: VersionResult): string {
 }
 
 function survived({ cases }: VersionResult, way: 'direct' | 'salvor' | 'killed'): string {
-  const good = cases.filter((each) => each[way].outcome === 'succeeds').length;
+  const good = cases.filter((each) => succeeds(each[way])).length;
   return `${good} of ${cases.length}`;
 }
 
@@ -102,15 +102,17 @@ function say({ outcome, seconds }: PullResult): string {
 }
 
 function deadSalvor(versions: readonly VersionResult[]): string {
-  const different = versions.flatMap(({ version, cases }) =>
+  const differences = versions.flatMap(({ version, cases }) =>
     cases
-      .filter(({ direct, killed }) => direct.outcome !== killed.outcome)
-      .map(
-        ({ title, direct, killed }) => `${version}, ${title}: ${direct.outcome}, ${killed.outcome}`,
-      ),
+      .filter(({ direct, killed }) => succeeds(direct) !== succeeds(killed))
+      .map(({ title, killed }) => `${version}, ${title}: ${killed.outcome}`),
   );
-  if (different.length === 0) return 'With Salvor dead, every pull ends as it does alone.';
-  return `With Salvor dead, pulls end as they do alone, but for these: ${different.join('; ')}.`;
+  if (differences.length === 0) return 'With Salvor dead, the same pulls succeed as alone.';
+  return `With Salvor dead, the same pulls succeed as alone, but for these: ${differences.join('; ')}.`;
+}
+
+function succeeds({ outcome }: PullResult): boolean {
+  return outcome === 'succeeds';
 }
 
 function table(heads: readonly string[], rows: readonly (readonly string[])[]): string {

@@ -3,16 +3,13 @@ import { containerdVersion } from '../../support/containerd-version.ts';
 import { suiteScope } from '../../support/test-scope.ts';
 import { faultCases, type FaultCase } from './fault-case.ts';
 import { FaultScene } from './fault-scene.ts';
-import { writeResult, type CaseResult, type Outcome, type PullResult } from './support-result.ts';
+import { writeResult, type CaseResult, type PullResult } from './support-result.ts';
 
 const runsAll = process.env['SALVOR_TEST_ALL'] !== undefined;
 // Enough for containerd's own 30 s until it gives up a connection, and for what comes after.
 const patienceMs = runsAll ? 40_000 : 12_000;
 const longestPullSeconds = 20;
 const handful = new Set(['refused', 'silent', 'cut', 'too-many-requests', 'liar-beside-honest']);
-
-/** The higher the better for those who wait. */
-const rank: Readonly<Record<Outcome, number>> = { hangs: 0, fails: 1, succeeds: 2 };
 
 /** Whether a pull through Salvor must succeed whatever happens to one without it. */
 function isServable({ id, holders }: FaultCase): boolean {
@@ -78,7 +75,8 @@ export function describeFaults(name: string): void {
         results.push({ id, title, direct: without, salvor: through, killed: past });
 
         const reasons = `${past.reason}; ${without.reason}`;
-        expect(rank[past.outcome], reasons).toBeGreaterThanOrEqual(rank[without.outcome]);
+        // How long it takes to fail may differ: 2.3 repeats some of the connections that time out.
+        expect(past.outcome === 'succeeds', reasons).toBe(without.outcome === 'succeeds');
         if (without.outcome === 'succeeds') {
           expect(through.outcome, through.reason).toBe('succeeds');
         }
