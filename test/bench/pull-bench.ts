@@ -6,11 +6,13 @@ import type { ContainerdNode } from '../support/containerd-node.ts';
 import { startDockerRegistry } from '../support/docker-registry.ts';
 import { buildImage } from '../support/image.ts';
 import { pushImage } from '../support/push.ts';
+import { waitFor } from '../support/wait.ts';
 import { withScope } from '../support/test-scope.ts';
 import { pairedResult, type BenchResult } from './result.ts';
 import { runPairs, type BenchContext, type Side } from './rounds.ts';
 import { waitUntilHashed } from './salvor-node.ts';
 
+const collectTimeoutMs = 30_000;
 const run = promisify(execFile);
 const mib = 1024 * 1024;
 const layers = 4;
@@ -81,8 +83,11 @@ function pull(
     await node.ctrPull(reference, options);
     const seconds = (performance.now() - startedMs) / 1000;
     await node.ctr(['images', 'remove', '--sync', reference]);
-    const left = await node.blobs();
-    if (left.length > 0) throw new Error(`Cannot pull again: ${left.length} blobs are still there`);
+    // Garbage collection follows the removal, sooner or later.
+    await waitFor(async () => (await node.blobs()).length === 0, {
+      what: `an empty store on ${node.name}`,
+      timeoutMs: collectTimeoutMs,
+    });
     // What one side has not written to disk yet must not be in the other one's way.
     await run('sync', [], { timeout: syncTimeoutMs });
     return { seconds };
