@@ -2,6 +2,12 @@ import { readFile } from 'node:fs/promises';
 import { checkServerIdentity, createSecureContext, type PeerCertificate } from 'node:tls';
 import { ChannelCredentials, ServerCredentials, credentials } from '@grpc/grpc-js';
 
+/**
+ * AES with 128 bits first: as safe for the lifetime of these bytes, and a quarter less work than
+ * 256, which shows where every byte of a blob passes through it twice.
+ */
+const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256';
+
 /** What a process is, as its certificate says it. */
 export type Role = 'agent' | 'registry';
 
@@ -53,6 +59,7 @@ export function mutualChannelCredentials(identity: Identity): ChannelCredentials
     cert: identity.certificate,
     key: identity.key,
     minVersion: 'TLSv1.3',
+    ciphers: CIPHERS,
   });
   return credentials.createFromSecureContext(context, {
     checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
@@ -78,6 +85,7 @@ class MutualServerCredentials extends ServerCredentials {
         cert: identity.certificate,
         key: identity.key,
         minVersion: 'TLSv1.3',
+        ciphers: CIPHERS,
       },
     );
     this.#identity = identity;

@@ -82,7 +82,8 @@ function pull(
     const startedMs = performance.now();
     await node.ctrPull(reference, options);
     const seconds = (performance.now() - startedMs) / 1000;
-    await node.ctr(['images', 'remove', '--sync', reference]);
+    // By CRI, since that keeps names of its own for every image.
+    await node.removeImage(reference);
     // Garbage collection follows the removal, sooner or later.
     await waitFor(async () => (await node.blobs()).length === 0, {
       what: `an empty store on ${node.name}`,
