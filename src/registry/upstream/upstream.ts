@@ -71,6 +71,7 @@ export class Upstream {
    */
   async ask(request: AskRequest, options: AskOptions): Promise<UpstreamResponse> {
     const firstAtMs = this.#now();
+    let firstFailedAtMs: number | undefined;
     for (let attempt = 1; ; attempt += 1) {
       const startedAtMs = this.#now();
       try {
@@ -83,8 +84,11 @@ export class Upstream {
         if (this.health.outage !== undefined) throw failure.proven();
         const isLate = this.#now() - firstAtMs >= this.#budgets.upstreamHeadersMs;
         if (attempt === MAX_ATTEMPTS || isLate) {
-          throw this.#lastAnswerAtMs < firstAtMs ? failure.proven() : failure;
+          // What others got before the first failure says nothing about the time since.
+          const silentSinceMs = firstFailedAtMs ?? firstAtMs;
+          throw this.#lastAnswerAtMs < silentSinceMs ? failure.proven() : failure;
         }
+        firstFailedAtMs = this.#now();
         const waitMs = startedAtMs + this.#budgets.proofGapMs + TIMER_SLACK_MS - this.#now();
         if (waitMs > 0)
           await sleep(waitMs, undefined, { signal: options.signal }).catch(() => undefined);

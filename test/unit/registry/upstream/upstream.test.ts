@@ -229,6 +229,23 @@ describe('Upstream', () => {
     expect(upstream.health.outage).toBeUndefined();
   });
 
+  it('Upstream that answered somebody else before it failed is proven down all the same', async () => {
+    const held: (() => void)[] = [];
+    const server = await serve((message, response) => {
+      const reset = (): unknown => message.socket.resetAndDestroy();
+      if (message.headers['x-luck'] !== 'bad') response.end('fine');
+      else if (held.length === 0) held.push(reset);
+      else reset();
+    });
+    const upstream = upstreamAt(server.url);
+    const unlucky = ask(upstream, { headers: { 'x-luck': 'bad' } });
+    const proven = expect(unlucky).rejects.toMatchObject({ kind: 'reset', isProven: true });
+    await waitFor(() => held.length > 0);
+    await ask(upstream);
+    held[0]!();
+    await proven;
+  });
+
   it('Upstream has one time for all attempts together', async () => {
     const server = await serve((message, response) => {
       if (!content(message.url)) response.end('alive');
