@@ -40,6 +40,7 @@ export class Upstream {
   readonly #now: () => number;
   /** When it last answered a request for content; looks at whether it is alive do not count. */
   #lastAnswerAtMs = Number.NEGATIVE_INFINITY;
+  #answerCount = 0;
 
   constructor(
     options: {
@@ -71,7 +72,7 @@ export class Upstream {
    */
   async ask(request: AskRequest, options: AskOptions): Promise<UpstreamResponse> {
     const firstAtMs = this.#now();
-    let firstFailedAtMs: number | undefined;
+    let answersBefore = this.#answerCount;
     for (let attempt = 1; ; attempt += 1) {
       const startedAtMs = this.#now();
       try {
@@ -84,11 +85,10 @@ export class Upstream {
         if (this.health.outage !== undefined) throw failure.proven();
         const isLate = this.#now() - firstAtMs >= this.#budgets.upstreamHeadersMs;
         if (attempt === MAX_ATTEMPTS || isLate) {
-          // What others got before the first failure says nothing about the time since.
-          const silentSinceMs = firstFailedAtMs ?? firstAtMs;
-          throw this.#lastAnswerAtMs < silentSinceMs ? failure.proven() : failure;
+          throw this.#answerCount === answersBefore ? failure.proven() : failure;
         }
-        firstFailedAtMs = this.#now();
+        // What others got before the first failure says nothing about the time since.
+        answersBefore = this.#answerCount;
         const waitMs = startedAtMs + this.#budgets.proofGapMs + TIMER_SLACK_MS - this.#now();
         if (waitMs > 0)
           await sleep(waitMs, undefined, { signal: options.signal }).catch(() => undefined);
@@ -192,6 +192,7 @@ export class Upstream {
         failureOf(response, this.#client.host) ?? (await this.#challengeFailure(request, response));
       if (!failure?.isOutageSign) {
         this.#lastAnswerAtMs = this.#now();
+        this.#answerCount += 1;
         this.health.recordSuccess();
       }
       if (failure === undefined) return response;
