@@ -1,5 +1,5 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { credentials } from '@grpc/grpc-js';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
 import type { TagStatement } from '../../src/rpc/agent-protocol.ts';
@@ -32,6 +32,7 @@ export class DirectoryNode {
   readonly name: string;
   readonly registryPort: number;
   readonly adminPort: number;
+  readonly agentAdminPort: number;
   readonly storeDirectory: string;
   readonly #scope: TestScope;
   readonly #configPath: string;
@@ -48,12 +49,14 @@ export class DirectoryNode {
       readonly socketPath: string;
       readonly registryPort: number;
       readonly adminPort: number;
+      readonly agentAdminPort: number;
     },
   ) {
     this.#scope = scope;
     this.name = parts.name;
     this.registryPort = parts.registryPort;
     this.adminPort = parts.adminPort;
+    this.agentAdminPort = parts.agentAdminPort;
     this.storeDirectory = join(parts.directory, 'store');
     this.#configPath = join(parts.directory, 'config.json');
     this.#socketPath = parts.socketPath;
@@ -68,8 +71,10 @@ export class DirectoryNode {
     const { name } = options;
     const directory = join(scope.directory, name);
     const [registryPort, adminPort] = [await freePort(), await freePort()];
+    const agentAdminPort = await freePort();
     const socketPath = join(scope.socketDirectory, `${name}.sock`);
-    const parts = { name, directory, socketPath, registryPort, adminPort };
+    const ports = { registryPort, adminPort, agentAdminPort };
+    const parts = { name, directory, socketPath, ...ports };
     const node = new DirectoryNode(scope, parts);
     await mkdir(join(node.storeDirectory, 'blobs', 'sha256'), { recursive: true });
     const config = {
@@ -83,7 +88,7 @@ export class DirectoryNode {
       },
       agent: {
         listen: options.agentAddress,
-        admin: '',
+        admin: `127.0.0.1:${agentAdminPort}`,
         socket: socketPath,
         store: { kind: 'directory', directory: { path: node.storeDirectory } },
         members: { static: options.members },
@@ -94,6 +99,16 @@ export class DirectoryNode {
     };
     await writeFile(node.#configPath, JSON.stringify(config, undefined, 2));
     return node;
+  }
+
+  /** Of the agent's unix socket. */
+  get socketPath(): string {
+    return this.#socketPath;
+  }
+
+  /** PEM files of the node's certificate. */
+  get identityPaths(): { ca: string; certificate: string; key: string } {
+    return pathsIn(dirname(this.#configPath));
   }
 
   get url(): string {
@@ -182,14 +197,18 @@ async function writeIdentity(
   authority: Authority,
 ): Promise<{ ca: string; certificate: string; key: string }> {
   const identity = await issueIdentity(authority, ['agent', 'registry']);
-  const paths = {
-    ca: join(directory, 'ca.crt'),
-    certificate: join(directory, 'tls.crt'),
-    key: join(directory, 'tls.key'),
-  };
+  const paths = pathsIn(directory);
   await mkdir(directory, { recursive: true });
   await writeFile(paths.ca, identity.ca);
   await writeFile(paths.certificate, identity.certificate);
   await writeFile(paths.key, identity.key, { mode: 0o600 });
   return paths;
+}
+
+function pathsIn(directory: string): { ca: string; certificate: string; key: string } {
+  return {
+    ca: join(directory, 'ca.crt'),
+    certificate: join(directory, 'tls.crt'),
+    key: join(directory, 'tls.key'),
+  };
 }
