@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { BodyStream, RelayEnd } from './answer.ts';
 import { WrongBytesError } from './relay.ts';
+import { WriteBatch } from './write-batch.ts';
 
 /** How a body was sent. */
 export interface SentBody {
@@ -26,14 +27,19 @@ export async function writeBody(
   options: BodyWriteOptions,
 ): Promise<SentBody> {
   let bytes = 0;
+  const batch = new WriteBatch(response);
   try {
     for await (const chunk of body.chunks) {
       if (options.signal.aborted) return { end: 'client_gone', bytes };
       bytes += chunk.length;
-      if (response.write(chunk)) continue;
+      batch.add(chunk);
+      if (!batch.isFull) continue;
+      batch.flush();
+      if (!batch.mustDrain) continue;
       const drained = await waitForClient(response, 'drain', options);
       if (drained !== 'done') return { end: drained, bytes };
     }
+    batch.flush();
     response.end();
     const finished = await waitForClient(response, 'finish', options);
     return { end: finished === 'done' ? 'complete' : finished, bytes };
@@ -43,11 +49,13 @@ export async function writeBody(
       response.socket?.resetAndDestroy();
       return { end: 'wrong_bytes', bytes, error };
     }
+    batch.flush();
     // What is written already still goes out before the FIN, if the client takes it in time.
     response.socket?.setTimeout(options.clientStallMs, () => response.socket?.destroy());
     response.socket?.destroySoon();
     return { end: 'cut', bytes, error };
   } finally {
+    batch.drop();
     body.cancel();
   }
 }

@@ -106,6 +106,8 @@ describe('writeBody', () => {
   it('writeBody bounds the time in which a client may take the rest before the FIN', async () => {
     const calls: string[] = [];
     const socket = {
+      cork: () => undefined,
+      uncork: () => undefined,
       setTimeout: (ms: number, onTimeout: () => void) => {
         calls.push(`setTimeout ${ms}`);
         onTimeout();
