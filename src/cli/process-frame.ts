@@ -4,6 +4,7 @@ import { AdminServer, type AdminPage, type ReadyCheck } from '../telemetry/admin
 import { createLogger, type Logger } from '../telemetry/logger.ts';
 import { createMetricsRegistry } from '../telemetry/metrics.ts';
 import type { CommandContext } from './command.ts';
+import { limitHeapForStreams } from './heap-limits.ts';
 import { WatchdogSwitch } from './watchdog-switch.ts';
 import { ServiceGroup, type Service } from './service-group.ts';
 import { releaseStartupMemory } from './startup-memory.ts';
@@ -42,6 +43,7 @@ export function processFrame(
   context: CommandContext,
 ): ProcessFrame {
   const { role } = options;
+  limitHeapForStreams();
   const log = createLogger({ level: config.log.level, fields: { role, node: config.node.name } });
   const metrics = createMetricsRegistry({ role, version: context.version });
   return {
