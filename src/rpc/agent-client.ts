@@ -338,6 +338,7 @@ class CancellableStream<T> implements AsyncIterable<T> {
     this.#call = call;
     this.#action = action;
     this.#signal = signal;
+    readAhead(call, 1);
     // A stream that is cancelled before anyone iterates it must not raise an unhandled error.
     call.on('error', () => undefined);
     if (signal?.aborted === true) call.cancel();
@@ -370,6 +371,17 @@ function holderFromMessage(holder: Holder): LocatedHolder {
     tags: holder.tags.map(tagFromMessage).filter((tag) => tag !== undefined),
     registrySeen: holder.registrySeen,
   };
+}
+
+/**
+ * Bounds how many messages are kept for a reader that is slow to take them. grpc-js leaves it at
+ * sixteen, some megabytes of a blob, and has no option for it.
+ */
+function readAhead(call: ClientReadableStream<unknown>, messages: number): void {
+  const { _readableState: state } = call as unknown as {
+    _readableState: { highWaterMark: number };
+  };
+  state.highWaterMark = messages;
 }
 
 /**
