@@ -1,7 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
-// Every containerd version takes a minute or more; the others run in CI, by `npm run test:all`.
-const onePackagedContainerd = ['test/faults/containerd/containerd-{1.7,2.*}.test.ts'];
+// Every containerd version and the soak take a minute or more: they run in CI, by
+// `npm run test:all`, all but the containerd that Debian packages.
+const onlyInCi = ['test/faults/containerd/containerd-{1.7,2.*}.test.ts', 'test/soak/soak.test.ts'];
 
 export default defineConfig({
   test: {
@@ -33,8 +34,8 @@ export default defineConfig({
       {
         test: {
           name: 'faults',
-          include: ['test/faults/**/*.test.ts'],
-          exclude: process.env['SALVOR_TEST_ALL'] === undefined ? onePackagedContainerd : [],
+          include: ['test/faults/**/*.test.ts', 'test/soak/**/*.test.ts'],
+          exclude: process.env['SALVOR_TEST_ALL'] === undefined ? onlyInCi : [],
           globalSetup: ['test/support/global-teardown.ts'],
           testTimeout: 120_000,
           hookTimeout: 120_000,

@@ -22,6 +22,8 @@ export interface DirectoryNodeOptions {
   /** Merged into the configuration's sections. */
   readonly registry?: object;
   readonly agent?: object;
+  /** More arguments of node itself, such as --expose-gc. */
+  readonly nodeArguments?: readonly string[];
 }
 
 /**
@@ -37,6 +39,7 @@ export class DirectoryNode {
   readonly #scope: TestScope;
   readonly #configPath: string;
   readonly #socketPath: string;
+  readonly #nodeArguments: readonly string[];
   #agent: Program | undefined;
   #registry: Program | undefined;
   #starts = 0;
@@ -50,6 +53,7 @@ export class DirectoryNode {
       readonly registryPort: number;
       readonly adminPort: number;
       readonly agentAdminPort: number;
+      readonly nodeArguments: readonly string[];
     },
   ) {
     this.#scope = scope;
@@ -60,6 +64,7 @@ export class DirectoryNode {
     this.storeDirectory = join(parts.directory, 'store');
     this.#configPath = join(parts.directory, 'config.json');
     this.#socketPath = parts.socketPath;
+    this.#nodeArguments = parts.nodeArguments;
   }
 
   /** Writes the configuration, and starts nothing yet. */
@@ -74,7 +79,8 @@ export class DirectoryNode {
     const agentAdminPort = await freePort();
     const socketPath = join(scope.socketDirectory, `${name}.sock`);
     const ports = { registryPort, adminPort, agentAdminPort };
-    const parts = { name, directory, socketPath, ...ports };
+    const { nodeArguments = [] } = options;
+    const parts = { name, directory, socketPath, nodeArguments, ...ports };
     const node = new DirectoryNode(scope, parts);
     await mkdir(join(node.storeDirectory, 'blobs', 'sha256'), { recursive: true });
     const config = {
@@ -185,7 +191,7 @@ export class DirectoryNode {
     const program = await Program.start(this.#scope, {
       name: `${this.name}-${role}-${this.#starts}`,
       command: process.execPath,
-      arguments: [main, role, '--config', this.#configPath],
+      arguments: [...this.#nodeArguments, main, role, '--config', this.#configPath],
     });
     await program.waitForLine(/"msg":"ready"/, { timeoutMs: readyTimeoutMs });
     return program;
