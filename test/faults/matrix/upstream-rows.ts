@@ -206,7 +206,7 @@ export const upstreamRows: readonly UpstreamRow[] = [
         outcomes: ['content'],
         headersMs: warmth === 'warm' && kind !== 'tag' ? budgets.answerMs : budgets.slowMs,
         note:
-          kind === 'tag' ? 'waits: slow is not failed, and a tag is the registry's to name' : '',
+          kind === 'tag' ? 'waits: slow is not failed, and only the registry may name a tag' : '',
       },
       check: ({ headers }) =>
         kind === 'tag' && headers['salvor-source'] !== 'upstream'
