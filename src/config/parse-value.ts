@@ -157,14 +157,15 @@ function parseMap(setting: MapSetting, given: Given, context: ParseContext) {
     return refuse(given, `at most ${setting.maxProperties} entries`, context);
   }
   const keyRule = textFormats[setting.keyFormat];
-  const parsed = entries.map(([name, entry]) => {
+  const parsed = entries.map(([name, entry]): [string, unknown] => {
     const key = `${given.key}["${name}"]`;
     if (!keyRule.matches(name)) {
       refuse({ key, value: name }, keyRule.expected, context);
     }
     return [name, parseValue(mapValue(setting), { key, value: entry }, context)];
   });
-  return Object.fromEntries(parsed) as unknown;
+  // An entry that was wrong has no value; the others are still checked.
+  return Object.fromEntries(parsed.filter(([, value]) => value !== undefined)) as unknown;
 }
 
 function parseSection(setting: SectionSetting, given: Given, context: ParseContext) {

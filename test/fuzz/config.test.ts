@@ -39,6 +39,35 @@ const documents = fc.letrec<{ tree: unknown }>((tie) => ({
   ),
 })).tree;
 
+type Tree = Record<string, unknown>;
+
+const rightDocument: Tree = {
+  node: { name: 'a', stateDirectory: '/s' },
+  registry: {
+    listen: '127.0.0.1:1',
+    allow: ['*'],
+    upstreams: {
+      'a.test': { url: 'https://a.test', peers: 'prefer', allowAddresses: ['10.0.0.0/8'] },
+      'b.test:5000': { plainHttp: true },
+    },
+    budgets: { hedgeMs: 1, stallMs: '5s' },
+    limits: { maxManifestBytes: '8MiB' },
+  },
+  agent: {
+    members: { static: [{ name: 'a', address: '127.0.0.1:1' }] },
+    store: { kind: 'directory' },
+  },
+  tls: { mode: 'off' },
+};
+
+/** Every value in a tree: the keys that lead to what it is in, and its own. */
+function placesIn(tree: Tree, parents: readonly string[] = []): [readonly string[], string][] {
+  return Object.entries(tree).flatMap(([name, value]): [readonly string[], string][] => [
+    [parents, name],
+    ...(typeof value === 'object' ? placesIn(value as Tree, [...parents, name]) : []),
+  ]);
+}
+
 function wordsOf(names: readonly string[]): string[] {
   return [...new Set(names.flatMap((name) => name.split('.')))];
 }
@@ -65,6 +94,22 @@ describe('loadConfig', () => {
         await expectVerdict({ file: path });
       }),
       { numRuns: 300 },
+    );
+  });
+
+  test('loadConfig judges a right document in which one value is any other', async () => {
+    const path = join(directory, 'altered.json');
+    await fc.assert(
+      fc.asyncProperty(fc.nat(), documents, async (at, value) => {
+        const places = placesIn(rightDocument);
+        const [parents, name] = places[at % places.length]!;
+        const altered = structuredClone(rightDocument);
+        const parent = parents.reduce((tree, key) => tree[key] as Tree, altered);
+        parent[name] = value;
+        await writeFile(path, JSON.stringify(altered));
+        await expectVerdict({ file: path });
+      }),
+      { numRuns: 500 },
     );
   });
 

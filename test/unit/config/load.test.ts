@@ -36,6 +36,14 @@ async function mistakesOf(options: LoadOptions): Promise<readonly ConfigMistake[
   return error.mistakes;
 }
 
+describe('loadConfig maps', () => {
+  test('loadConfig names each entry of a map that is none of its values', async () => {
+    const env = { SALVOR_REGISTRY_UPSTREAMS: '{"a.test":0,"b.test":{"url":7},"c.test":{}}' };
+    const keys = (await mistakesOf({ env })).map(({ key }) => key);
+    expect(keys).toEqual(['registry.upstreams["a.test"]', 'registry.upstreams["b.test"].url']);
+  });
+});
+
 describe('loadConfig sources', () => {
   test('loadConfig without any source gives every default', async () => {
     const config = await loadConfig();
