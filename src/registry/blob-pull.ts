@@ -12,7 +12,7 @@ import { errorAnswer, SOURCE_HEADER, type Answer } from './answer.ts';
 import { BlobFetch, outcomeOf } from './blob-fetch.ts';
 import type { BlobTap } from './relay.ts';
 import { Relay, WrongBytesError } from './relay.ts';
-import { SmallBlob } from './small-blob.ts';
+import { HELD_BLOB_BYTES, SmallBlob } from './small-blob.ts';
 import type { Budgets } from './budgets.ts';
 import { hedge } from './hedge.ts';
 import { planFor } from './plan.ts';
@@ -33,8 +33,6 @@ const MAX_IDLE_SWITCHES = 4;
 const ABORT_INGEST_DELAYS_MS = [50, 200];
 /** For how long nodes come before an upstream that gave wrong bytes, milliseconds. */
 const WRONG_UPSTREAM_MS = 600_000;
-/** Blobs from nodes up to this size are looked at: a manifest must not pass for a blob. */
-const LOOKED_AT_BYTES = 1024 * 1024;
 
 /** Keeps a copy of blobs that pass, where somebody wants that. */
 export interface BlobKeeper {
@@ -133,7 +131,7 @@ export class BlobPull {
       return unsatisfiable(sizeBytes);
     }
     const whole = window.start === 0 && window.end === sizeBytes - 1;
-    if ((whole || !first.trusted) && sizeBytes <= LOOKED_AT_BYTES) {
+    if ((whole || !first.trusted) && sizeBytes <= HELD_BLOB_BYTES) {
       return this.#serveSmall(first, context, { digest, wanted, partial });
     }
     const tap = whole ? await this.#tap(digest, sizeBytes) : undefined;
@@ -173,7 +171,7 @@ export class BlobPull {
         wanted,
         stallMs: this.#budgets.stallMs,
         maxIdleSwitches: MAX_IDLE_SWITCHES,
-        maxBytes: LOOKED_AT_BYTES,
+        maxBytes: HELD_BLOB_BYTES,
       },
       {
         first,
@@ -325,13 +323,13 @@ export class BlobPull {
     const holder = await fetch.search.next((one) => this.#peers.accepts(digest, one));
     if (holder === undefined) return undefined;
     const { sizeBytes } = holder;
-    if (sizeBytes > LOOKED_AT_BYTES) {
+    if (sizeBytes > HELD_BLOB_BYTES) {
       return { kind: 'found', sizeBytes, source: `node/${holder.node}` };
     }
     const body = await fetch.openPeer({ start: 0 }, { hashed: true, signal });
     if (body === undefined) return undefined;
     const parts: Buffer[] = [];
-    let leftBytes = LOOKED_AT_BYTES;
+    let leftBytes = HELD_BLOB_BYTES;
     try {
       for await (const part of withStallGuard(body, this.#budgets.stallMs)) {
         leftBytes -= part.length;

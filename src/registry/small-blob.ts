@@ -3,6 +3,12 @@ import { Relay, type BlobTap, type NextSource } from './relay.ts';
 import { stretchOf } from './sources/peers.ts';
 import type { OpenedBody, Stretch, Wanted } from './sources/source.ts';
 
+/**
+ * Blobs up to this size are held until all of them is known to be right; from nodes they are looked
+ * at, too: a manifest must not pass for a blob.
+ */
+export const HELD_BLOB_BYTES = 1024 * 1024;
+
 export interface SmallBlobOptions {
   readonly digest: Digest;
   readonly wanted: Wanted;

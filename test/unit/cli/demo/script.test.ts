@@ -6,7 +6,7 @@ import { Timeline } from '../../../../src/cli/demo/timeline.ts';
 
 const layer = `sha256:${'a'.repeat(64)}`;
 const manifest = `sha256:${'b'.repeat(64)}`;
-const layerBytes = 1001;
+const layerBytes = 2_000_001;
 
 function partsFrom(source: string, blobSource = source): ServedPart[] {
   const common = { status: 200, failed: [] };
@@ -93,7 +93,7 @@ describe('play', () => {
       'b v1',
       `c ${manifest}`,
       'start',
-      `kill after 500 of ${layer}`,
+      `kill after 1000000 of ${layer}`,
       'd v1',
     ]);
     expect(rows.map(({ situation, pull, result }) => [situation, pull, result])).toEqual([
@@ -106,6 +106,20 @@ describe('play', () => {
     ]);
     expect(told.text()).toContain('from upstream, then node/a');
     expect(told.text()).toContain('the same pull fails, as it must: connection refused');
+  });
+
+  test.each(['node/a', 'upstream,node/a'])('accepts a small blob from %s', async (source) => {
+    const small = (from: string): Partial<Pulled> => ({
+      parts: partsFrom('upstream', from)
+        .map((part) => ({ ...part, sizeBytes: 1001 }))
+        .slice(2),
+    });
+    const stage = fakeStage({ pulls: { a: small('upstream'), d: small(source) } });
+
+    const rows = await play(stage, fakeTimeline().timeline);
+
+    expect(stage.done).toContain(`kill after 500 of ${layer}`);
+    expect(rows.at(-1)?.result).toBe('succeeds');
   });
 
   test('shows what failed before and what was refused', async () => {
