@@ -32,6 +32,9 @@ bytes, or \`64KiB\`, \`8MiB\`, \`20GiB\` (1024), \`64kB\`, \`8MB\` (1000).
 
 A key or variable that Salvor does not know is an error, and all mistakes are reported at once, each
 with its key, where it was given, what was found and what was expected. The exit code is then 2.
+
+Settings marked *reloadable* are taken over by a running process when the file changes, or on
+SIGHUP; all others need a restart. [behaviour.md](behaviour.md#changing-the-configuration) says how.
 `;
 
 /** The text of docs/configuration.md, before formatting. */
@@ -49,8 +52,9 @@ function table(settings: readonly SettingDescription[]): string {
     '| key | default | takes | meaning |',
     '|---|---|---|---|',
     ...settings.map(
-      ({ key, defaultText, takes, description }) =>
-        `| \`${key}\` | ${escape(defaultText)} | ${escape(takes)} | ${escape(description)} |`,
+      ({ key, defaultText, takes, description, reloadable }) =>
+        `| \`${key}\` | ${escape(defaultText)} | ${escape(takes)} | ${escape(description)}` +
+        `${reloadable ? ' *Reloadable.*' : ''} |`,
     ),
   ].join('\n');
 }

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 
 import { describeSettings } from '../config/describe-settings.ts';
 import type { SettingDescription } from '../config/describe-settings.ts';
+import { belongsTo } from '../config/reload.ts';
 import type { FlagValues } from '../config/sources.ts';
 
 /**
@@ -11,7 +12,7 @@ import type { FlagValues } from '../config/sources.ts';
  */
 export function addSettingFlags(command: Command, prefixes?: readonly string[]): void {
   for (const setting of describeSettings()) {
-    if (prefixes === undefined || prefixes.some((prefix) => belongs(setting.key, prefix))) {
+    if (prefixes === undefined || prefixes.some((prefix) => belongsTo(setting.key, prefix))) {
       command.addOption(settingOption(setting));
     }
   }
@@ -28,10 +29,6 @@ export function settingValues(command: Command): FlagValues {
     }
   }
   return values;
-}
-
-function belongs(key: string, prefix: string): boolean {
-  return key === prefix || key.startsWith(`${prefix}.`);
 }
 
 function settingOption(setting: SettingDescription): Option {

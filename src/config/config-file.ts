@@ -3,36 +3,56 @@ import { ConfigError } from './config-error.ts';
 
 const maxFileBytes = 1024 * 1024;
 
-/**
- * Reads a configuration file of at most 1 MiB: JSON where the name ends in .json, else YAML 1.2
- * (of which JSON is a part).
- *
- * @returns its content as maps, lists and values; undefined for an empty file
- * @throws {ConfigError} when it cannot be read or is not in that format
- */
-export async function readConfigFile(path: string): Promise<unknown> {
+/** What was found where a configuration file should be: its text, or why there is none. */
+export type FileContent = { readonly text: string } | { readonly failure: string };
+
+/** Reads a configuration file of at most 1 MiB. Never throws. */
+export async function readConfigFile(path: string): Promise<FileContent> {
   try {
     const { size } = await stat(path);
     if (size > maxFileBytes) {
-      throw new Error(`it has ${size} bytes, more than ${maxFileBytes}`);
+      return { failure: `it has ${size} bytes, more than ${maxFileBytes}` };
     }
-    const content = await readFile(path, 'utf8');
-    return path.endsWith('.json') ? (JSON.parse(content) as unknown) : await parseYaml(content);
+    return { text: await readFile(path, 'utf8') };
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new ConfigError([
-      {
-        key: '--config',
-        source: `file ${path}`,
-        found: reason.trimEnd().replaceAll('\n', '\n    '),
-        expected: 'a readable JSON or YAML file',
-      },
-    ]);
+    return { failure: messageOf(error) };
   }
 }
 
-async function parseYaml(content: string): Promise<unknown> {
+/**
+ * Parses what a configuration file holds: JSON where its name ends in .json, else YAML 1.2 (of
+ * which JSON is a part).
+ *
+ * @returns maps, lists and values; undefined for an empty file
+ * @throws {ConfigError} when it could not be read or is not in that format
+ */
+export async function parseConfigFile(path: string, content: FileContent): Promise<unknown> {
+  if ('failure' in content) throw unreadable(path, content.failure);
+  const { text } = content;
+  try {
+    return path.endsWith('.json') ? (JSON.parse(text) as unknown) : await parseYaml(text);
+  } catch (error) {
+    throw unreadable(path, messageOf(error));
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function unreadable(path: string, reason: string): ConfigError {
+  return new ConfigError([
+    {
+      key: '--config',
+      source: `file ${path}`,
+      found: reason.trimEnd().replaceAll('\n', '\n    '),
+      expected: 'a readable JSON or YAML file',
+    },
+  ]);
+}
+
+async function parseYaml(text: string): Promise<unknown> {
   // Loaded only when needed: a process without a YAML file does not pay for it in memory.
   const { parse } = await import('yaml');
-  return (parse(content, { maxAliasCount: 20, logLevel: 'error' }) as unknown) ?? undefined;
+  return (parse(text, { maxAliasCount: 20, logLevel: 'error' }) as unknown) ?? undefined;
 }

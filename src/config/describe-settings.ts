@@ -20,6 +20,8 @@ export interface SettingDescription {
   readonly description: string;
   /** Whether a flag may be given several times, each adding to the list. */
   readonly repeatable: boolean;
+  /** Whether a running process takes a changed value over. */
+  readonly reloadable: boolean;
   /** What an entry of a list or map of maps holds. */
   readonly entries: readonly EntryDescription[];
 }
@@ -62,6 +64,7 @@ function describeSetting({ key, env, flag, setting }: NamedSetting): SettingDesc
     defaultText: defaultText(setting),
     description: setting.description,
     repeatable: setting['~kind'] === 'Array' && setting.items['~kind'] === 'String',
+    reloadable: setting.reloadable === true,
     entries: entries(setting),
   };
 }

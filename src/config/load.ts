@@ -1,7 +1,8 @@
 import { homedir, hostname } from 'node:os';
 import { join } from 'node:path';
 
-import { readConfigFile } from './config-file.ts';
+import type { FileContent } from './config-file.ts';
+import { parseConfigFile, readConfigFile } from './config-file.ts';
 import type { ConfigMistake } from './config-error.ts';
 import { ConfigError } from './config-error.ts';
 import { checkRules } from './rules.ts';
@@ -10,6 +11,7 @@ import { defaultOf } from './parse-value.ts';
 import { configSchema } from './schema.ts';
 import type { ComputedDefault } from './setting.ts';
 import { namedSettings } from './setting-name.ts';
+import { assign, deepFreeze } from './setting-path.ts';
 import type { Environment, FlagValues, SettingValues } from './sources.ts';
 import { settingsFromEnvironment, settingsFromFile, settingsFromFlags } from './sources.ts';
 
@@ -18,6 +20,8 @@ export interface LoadOptions {
   readonly command?: string;
   /** Path of a JSON or YAML file; SALVOR_CONFIG of the environment where left out. */
   readonly file?: string;
+  /** What the file holds, where it was read already. */
+  readonly content?: FileContent;
   readonly env?: Environment;
   /** By key of the setting, such as "registry.listen". */
   readonly flags?: FlagValues;
@@ -33,7 +37,7 @@ export async function loadConfig(options: LoadOptions = {}): Promise<Config> {
   const environment = options.env ?? {};
   const mistakes: ConfigMistake[] = [];
   const layers = [
-    await readFileLayer(options.file ?? environment['SALVOR_CONFIG'], mistakes),
+    await readFileLayer({ path: configFileOf(options), content: options.content }, mistakes),
     settingsFromEnvironment(environment, mistakes),
     settingsFromFlags(options.flags ?? {}, mistakes),
   ];
@@ -47,15 +51,21 @@ export async function loadConfig(options: LoadOptions = {}): Promise<Config> {
   return deepFreeze(config);
 }
 
+/** The path of the file that is loaded; undefined when there is none. */
+export function configFileOf(options: Pick<LoadOptions, 'file' | 'env'>): string | undefined {
+  return (options.file ?? options.env?.['SALVOR_CONFIG']) || undefined;
+}
+
 async function readFileLayer(
-  path: string | undefined,
+  { path, content }: { path: string | undefined; content: FileContent | undefined },
   mistakes: ConfigMistake[],
 ): Promise<SettingValues> {
-  if (path === undefined || path === '') {
+  if (path === undefined) {
     return new Map();
   }
   try {
-    return settingsFromFile(await readConfigFile(path), path, mistakes);
+    const parsed = await parseConfigFile(path, content ?? (await readConfigFile(path)));
+    return settingsFromFile(parsed, path, mistakes);
   } catch (error) {
     if (!(error instanceof ConfigError)) {
       throw error;
@@ -120,24 +130,4 @@ export function defaultUpstreamUrl(host: string, plainHttp = false): string {
     return 'https://registry-1.docker.io';
   }
   return `${plainHttp ? 'http' : 'https'}://${host}`;
-}
-
-function assign(config: object, key: string, value: unknown): void {
-  const path = key.split('.');
-  const last = path.pop() ?? key;
-  let target = config as Record<string, unknown>;
-  for (const name of path) {
-    target = target[name] as Record<string, unknown>;
-  }
-  target[last] = value;
-}
-
-function deepFreeze<T>(value: T): T {
-  if (typeof value === 'object' && value !== null) {
-    for (const inner of Object.values(value)) {
-      deepFreeze(inner);
-    }
-    Object.freeze(value);
-  }
-  return value;
 }

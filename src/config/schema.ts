@@ -24,6 +24,7 @@ const logSection = section('What is written to standard output, one JSON object 
   level: choice(
     ['info', 'debug', 'warn', 'error', 'silent'],
     'Least important line that is written.',
+    { reloadable: true },
   ),
 });
 
@@ -154,23 +155,28 @@ const registrySection = section('The OCI registry that the container runtime ask
   defaultUpstream: text({
     default: '',
     format: 'registryHost',
+    reloadable: true,
     description:
       'Upstream of requests that name none, such as docker.io. Empty: such requests get 404.',
   }),
   allow: list(text({ default: '', format: 'hostPattern', description: 'A host pattern.' }), {
     default: ['*'],
+    reloadable: true,
     description: 'Upstreams that may be asked: hosts, or patterns such as *.example.com.',
   }),
   deny: list(text({ default: '', format: 'hostPattern', description: 'A host pattern.' }), {
     default: [],
+    reloadable: true,
     description: 'Upstreams that may not be asked, even where allow matches.',
   }),
   upstreams: map(upstreamSection, {
     keyFormat: 'registryHost',
+    reloadable: true,
     description: 'What is special about an upstream, by its host as image names write it.',
   }),
   policies: list(policySection, {
     default: [],
+    reloadable: true,
     description: 'What holds for which repositories; the first that matches decides.',
   }),
   limits: registryLimits,
@@ -244,6 +250,7 @@ const agentSection = section("The agent: reads this node's content store and ser
   members: section('Which other agents there are.', {
     static: list(memberSection, {
       default: [],
+      reloadable: true,
       description: 'Agents by name and address. This node may be among them.',
     }),
   }),

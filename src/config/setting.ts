@@ -14,6 +14,8 @@ export type ComputedDefault = 'hostName' | 'dataHome' | 'agentStore';
 
 interface Described {
   readonly description: string;
+  /** A changed value is taken over by a running process; all others need a restart. */
+  readonly reloadable?: true;
 }
 
 interface IntegerOptions extends Described {
@@ -157,11 +159,13 @@ export function flag(defaultValue: boolean, description: string): FlagSetting {
 export function choice<const Values extends [string, ...string[]]>(
   values: Values,
   description: string,
+  options: Pick<Described, 'reloadable'> = {},
 ): ChoiceSetting<Mutable<Values>> {
   return schema<ChoiceSetting>('Enum', {
     enum: values,
     default: values[0],
     description,
+    ...options,
   }) as ChoiceSetting<Mutable<Values>>;
 }
 
