@@ -64,12 +64,19 @@ export interface AgentParts {
   readonly log: Logger;
 }
 
+/** An agent to run, and what others may do with it. */
+export interface AgentService {
+  readonly service: Service;
+  /** Takes over what is reloadable of a changed configuration. */
+  readonly apply: (config: Config['agent']) => void;
+}
+
 /** The agent as a service: listeners, lookups, background hashing. */
 export function agentService(
   config: Pick<Config, 'node' | 'agent'>,
   options: { readonly listen: string | undefined; readonly socket: string },
   parts: AgentParts,
-): Service {
+): AgentService {
   const { store, log } = parts;
   const { limits } = config.agent;
   const metrics = createAgentMetrics(parts.metrics);
@@ -101,10 +108,11 @@ export function agentService(
   );
   const readers = { count: 0 };
   const self = { name: config.node.name, address: '' };
+  const membership = new StaticMembership(config.agent.members.static);
   const locator = new Locator(
     { self, memberTimeoutMs: limits.memberTimeoutMs, maxMembersAsked: limits.maxMembersAsked },
     {
-      membership: new StaticMembership(config.agent.members.static),
+      membership,
       ask: askMember({ selfName: self.name, content, pool, readers, limits }),
       log,
     },
@@ -134,7 +142,7 @@ export function agentService(
     peer: new PeerService(peerOptions, peerParts).implementation(),
     local: new LocalService({ locator, observations, store, watch, log, metrics }).implementation(),
   });
-  return {
+  const service: Service = {
     name: 'agent',
     start: async () => {
       await local.listenUnix(options.socket);
@@ -153,6 +161,11 @@ export function agentService(
       observationFile?.close();
     },
   };
+  const apply = ({ members }: Config['agent']): void => {
+    membership.replace(members.static);
+    pool.keepOnly(new Set(members.static.map(({ address }) => address)));
+  };
+  return { service, apply };
 }
 
 function askMember(parts: {

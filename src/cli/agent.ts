@@ -28,7 +28,8 @@ export const runAgent: RunCommand = async (config, context) => {
   );
   const parts = { store, credentials, observationFile, metrics, log };
   const agent = agentService(config, { listen, socket }, parts);
-  await frame.run([agent], {
+  await frame.run([agent.service], {
+    apply: (next) => agent.apply(next.agent),
     checks: {
       store: async () => (await store.ready()) || `the ${store.kind} store cannot be asked`,
     },

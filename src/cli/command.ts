@@ -1,4 +1,6 @@
 import type { Config } from '../config/schema.ts';
+import type { ConfigSource } from './config-source.ts';
+import type { Hangups } from './hangup-signal.ts';
 
 /** What every command is given beside the configuration. */
 export interface CommandContext {
@@ -6,6 +8,8 @@ export interface CommandContext {
   readonly signal: AbortSignal;
   /** Of the program, for logs and `salvor_build_info`. */
   readonly version: string;
+  /** How a server learns of a changed configuration; left out where nothing runs that long. */
+  readonly reload?: { readonly source: ConfigSource; readonly hangups: Pick<Hangups, 'listen'> };
 }
 
 /** What `salvor demo` takes beside the settings. */

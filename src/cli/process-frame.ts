@@ -4,15 +4,23 @@ import { AdminServer, type AdminPage, type ReadyCheck } from '../telemetry/admin
 import { createLogger, type Logger } from '../telemetry/logger.ts';
 import { createMetricsRegistry } from '../telemetry/metrics.ts';
 import type { CommandContext } from './command.ts';
+import { configService } from './config-service.ts';
 import { limitHeapForStreams } from './heap-limits.ts';
 import { WatchdogSwitch } from './watchdog-switch.ts';
 import { ServiceGroup, type Service } from './service-group.ts';
 import { releaseStartupMemory } from './startup-memory.ts';
 
-/** What a command shows on its admin port beside metrics. */
-export interface AdminContent {
+/** What a command puts into its frame beside services. */
+export interface FrameContent {
+  /** Shown on the admin port, as pages are. */
   readonly checks: Readonly<Record<string, ReadyCheck>>;
   readonly pages?: Readonly<Record<string, AdminPage>>;
+  /**
+   * Takes over what is reloadable of a changed configuration, all of it or nothing.
+   *
+   * @throws when it cannot be used; the old one stays
+   */
+  readonly apply?: (config: Config) => void;
 }
 
 /** What every long-running command has around its own services. */
@@ -20,11 +28,12 @@ export interface ProcessFrame {
   readonly log: Logger;
   readonly metrics: Registry;
   /**
-   * Runs the services until the signal, with the admin server and the watchdog around them.
+   * Runs the services until the signal, with the admin server, the watchdog and the watch on the
+   * configuration around them.
    *
    * @throws the first failure of a service
    */
-  run(services: readonly Service[], admin: AdminContent): Promise<void>;
+  run(services: readonly Service[], content: FrameContent): Promise<void>;
 }
 
 /**
@@ -32,7 +41,7 @@ export interface ProcessFrame {
  * @param options.drainMs how long running work may take to end
  */
 export function processFrame(
-  config: Pick<Config, 'log' | 'node' | 'watchdog'>,
+  config: Config,
   options: {
     readonly role: string;
     readonly admin: string;
@@ -49,12 +58,14 @@ export function processFrame(
   return {
     log,
     metrics,
-    run: async (services, { checks, pages = {} }) => {
+    run: async (services, { checks, pages = {}, apply = () => undefined }) => {
       const watchdog = new WatchdogSwitch(config.watchdog, { log });
       watchdog.turn(options.isWatchedElsewhere !== true);
       const admin = adminService(options.admin, { metrics, checks, pages, log });
+      const watch = configService(config, context.reload, { apply, metrics, log });
       try {
-        await new ServiceGroup({ drainMs: options.drainMs }, { log }).run([...services, ...admin], {
+        const group = new ServiceGroup({ drainMs: options.drainMs }, { log });
+        await group.run([...services, ...admin, ...watch], {
           signal: context.signal,
           ready: () => {
             log.info({ version: context.version }, 'ready');

@@ -6,6 +6,8 @@ import type { LoadOptions } from '../config/load.ts';
 import type { Config } from '../config/schema.ts';
 import type { Environment } from '../config/sources.ts';
 import type { CommandContext, CommandLoaders, DemoOptions } from './command.ts';
+import { openConfig } from './config-source.ts';
+import { listenForHangups } from './hangup-signal.ts';
 import { addSettingFlags, settingValues } from './setting-flags.ts';
 import { listenForShutdown } from './shutdown-signal.ts';
 import type { SignalSource } from './shutdown-signal.ts';
@@ -112,10 +114,12 @@ function addServers(program: Command, dependencies: ProgramDependencies): void {
   ] as const;
   for (const { name, summary, settings } of servers) {
     addCommand(program, { name, summary, settings }).action(async (_, command: Command) => {
-      const config = await load(command, dependencies);
+      using hangups = listenForHangups(dependencies.signals);
+      const options = { ...loadOptions(command, dependencies), command: name, settings };
+      const { config, source } = await openConfig(options);
       await run(dependencies, async (context) => {
         const runCommand = await dependencies.loaders[name]();
-        await runCommand(config, context);
+        await runCommand(config, { ...context, reload: { source, hangups } });
       });
     });
   }
@@ -201,14 +205,16 @@ async function load(
   dependencies: ProgramDependencies,
   checkedFor: string | undefined = command.name(),
 ): Promise<Config> {
+  return await loadConfig({ ...loadOptions(command, dependencies), command: checkedFor });
+}
+
+function loadOptions(command: Command, dependencies: ProgramDependencies): LoadOptions {
   const { config: file } = command.opts<{ config?: string }>();
-  const options: LoadOptions = {
-    command: checkedFor,
+  return {
     env: dependencies.env,
     flags: settingValues(command),
     ...(file === undefined ? {} : { file }),
   };
-  return await loadConfig(options);
 }
 
 async function run(

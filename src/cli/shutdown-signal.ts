@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 
 const names = ['SIGTERM', 'SIGINT'] as const;
 
-type SignalName = (typeof names)[number];
+export type SignalName = (typeof names)[number] | 'SIGHUP';
 
 /** The part of `process` that is needed, so that tests need not send signals to themselves. */
 export interface SignalSource {

@@ -61,7 +61,7 @@ export const runStart: RunCommand = async (config, context) => {
   await frame.run(
     [
       connection,
-      agentService(config, { listen: undefined, socket }, { ...parts, metrics, log }),
+      agentService(config, { listen: undefined, socket }, { ...parts, metrics, log }).service,
       registry.service,
     ],
     { checks: { store: async () => store.ready() }, pages: registry.pages },

@@ -17,14 +17,20 @@ export class ConfigError extends Error {
 
   constructor(mistakes: readonly ConfigMistake[]) {
     const count = mistakes.length === 1 ? '1 mistake' : `${mistakes.length} mistakes`;
-    super([`Cannot use the configuration: ${count}`, ...mistakes.map(describe)].join('\n'));
+    super(
+      [
+        `Cannot use the configuration: ${count}`,
+        ...mistakes.map((mistake) => `  ${describeMistake(mistake)}`),
+      ].join('\n'),
+    );
     this.mistakes = mistakes;
   }
 }
 
-function describe(mistake: ConfigMistake): string {
+/** One mistake in words, on one line unless what was found has several. */
+export function describeMistake(mistake: ConfigMistake): string {
   const found = mistake.found === undefined ? '' : `found ${mistake.found}, `;
-  return `  ${mistake.key} (${mistake.source}): ${found}expected ${mistake.expected}`;
+  return `${mistake.key} (${mistake.source}): ${found}expected ${mistake.expected}`;
 }
 
 const maxShownLength = 80;

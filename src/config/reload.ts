@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import type { ConfigMistake } from './config-error.ts';
 import { ConfigError } from './config-error.ts';
 import { checkRules } from './rules.ts';
 import type { Config } from './schema.ts';
@@ -34,13 +35,14 @@ export function planReload(
   const changed = differing.filter(({ setting }) => setting.reloadable === true);
   const config = structuredClone(running);
   for (const { key } of changed) assign(config, key, valueAt(loaded, key));
-  const mistakes = checkRules(
-    {
-      config,
-      command: options.command,
-      sourceOf: () => 'beside settings that only a restart changes',
-    },
-    [],
+  const broken = (checked: Config): readonly ConfigMistake[] => {
+    const sourceOf = (): string => 'beside settings that only a restart changes';
+    return checkRules({ config: checked, command: options.command, sourceOf }, []);
+  };
+  // The process runs with what it has, whatever a rule says about it.
+  const known = broken(running);
+  const mistakes = broken(config).filter(
+    (mistake) => !known.some((each) => isDeepStrictEqual(each, mistake)),
   );
   if (mistakes.length > 0) throw new ConfigError(mistakes);
   return {

@@ -2,7 +2,7 @@ import type { Member, Membership } from './membership.ts';
 
 /** A membership that is written down in the configuration. */
 export class StaticMembership implements Membership {
-  readonly #members: readonly Member[];
+  #members: readonly Member[];
 
   constructor(members: readonly Member[]) {
     this.#members = members;
@@ -10,5 +10,10 @@ export class StaticMembership implements Membership {
 
   members(): readonly Member[] {
     return this.#members;
+  }
+
+  /** Counts for lookups from now on. */
+  replace(members: readonly Member[]): void {
+    this.#members = members;
   }
 }

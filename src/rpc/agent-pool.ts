@@ -38,6 +38,15 @@ export class AgentPool {
     return client;
   }
 
+  /** Closes the clients of all other addresses, each when the calls under way on it have ended. */
+  keepOnly(addresses: ReadonlySet<string>): void {
+    for (const [address, client] of this.#clients) {
+      if (addresses.has(address)) continue;
+      this.#clients.delete(address);
+      client.close();
+    }
+  }
+
   /** Takes no new calls; each connection goes when those under way on it have ended. */
   close(): void {
     for (const client of this.#clients.values()) client.close();

@@ -1,5 +1,5 @@
 import { destination, pino } from 'pino';
-import type { DestinationStream, Logger as PinoLogger } from 'pino';
+import type { DestinationStream } from 'pino';
 
 /** How much is logged, from most to least; "silent" is for tests. */
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
@@ -15,6 +15,12 @@ export interface Logger {
   error(fields: LogFields, message: string): void;
   /** @returns a logger that adds `fields` to every line */
   child(fields: LogFields): Logger;
+}
+
+/** A logger whose level can be changed while it runs. */
+export interface AdjustableLogger extends Logger {
+  /** Counts from the next line on, for all loggers that descend from this one. */
+  setLevel(level: LogLevel): void;
 }
 
 export interface LoggerOptions {
@@ -89,10 +95,11 @@ function standardOutput(): DestinationStream {
  * fields, `msg`. Credentials under well-known names are replaced by "[redacted]", down to three
  * levels, and errors are reduced to type, message, code, stack and causes.
  */
-export function createLogger(options: LoggerOptions): Logger {
-  const logger: PinoLogger = pino(
+export function createLogger(options: LoggerOptions): AdjustableLogger {
+  const lines = pino(
     {
-      level: options.level,
+      // What is left out is decided before: children of this one would not follow a change.
+      level: 'debug',
       base: options.fields ?? {},
       timestamp: () => `,"time":"${new Date().toISOString()}"`,
       formatters: { level: (label) => ({ level: label }) },
@@ -101,7 +108,40 @@ export function createLogger(options: LoggerOptions): Logger {
     },
     options.stream ?? standardOutput(),
   );
-  return logger;
+  const threshold = { rank: ranks[options.level] };
+  return {
+    ...filtered(lines, threshold),
+    setLevel: (level) => void (threshold.rank = ranks[level]),
+  };
+}
+
+const ranks: Readonly<Record<LogLevel, number>> = {
+  debug: 0,
+  info: 1,
+  warn: 2,
+  error: 3,
+  silent: 4,
+};
+
+/** Of two levels the one at which more is logged. */
+export function moreVerbose(first: LogLevel, second: LogLevel): LogLevel {
+  return ranks[first] < ranks[second] ? first : second;
+}
+
+/** @param threshold shared by all descendants of one logger */
+function filtered(lines: Logger, threshold: { readonly rank: number }): Logger {
+  const writer =
+    (level: Exclude<LogLevel, 'silent'>) =>
+    (fields: LogFields, message: string): void => {
+      if (ranks[level] >= threshold.rank) lines[level](fields, message);
+    };
+  return {
+    debug: writer('debug'),
+    info: writer('info'),
+    warn: writer('warn'),
+    error: writer('error'),
+    child: (fields) => filtered(lines.child(fields), threshold),
+  };
 }
 
 /** A logger that says nothing, for tests and for embedding. */

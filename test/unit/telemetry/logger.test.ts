@@ -48,6 +48,19 @@ describe('createLogger', () => {
     expect(lines.map(({ msg }) => msg)).toEqual(['c', 'd']);
   });
 
+  test('Logger takes a new level over for its children, too', () => {
+    const { lines, log } = capture();
+    const child = log.child({}).child({});
+    log.setLevel('error');
+    child.warn({}, 'a');
+    child.error({}, 'b');
+    log.setLevel('debug');
+    child.debug({}, 'c');
+    log.setLevel('silent');
+    child.error({}, 'd');
+    expect(lines.map(({ msg }) => msg)).toEqual(['b', 'c']);
+  });
+
   test.each([
     { authorization: 'Basic secret' },
     { headers: { Authorization: 'Bearer secret', 'set-cookie': ['secret'] } },
