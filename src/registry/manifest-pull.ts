@@ -25,6 +25,7 @@ import {
   type UpstreamManifestAnswer,
 } from './upstream/manifest-request.ts';
 import { UpstreamFailure } from './upstream/upstream-failure.ts';
+import type { Upstream } from './upstream/upstream.ts';
 
 export interface ManifestPullOptions {
   readonly budgets: Budgets;
@@ -41,7 +42,8 @@ export class ManifestPull {
   readonly #peerManifests: PeerManifests;
   readonly #offlineTags: OfflineTags;
   readonly #recorder: TagRecorder;
-  readonly #flights = new SingleFlight<UpstreamManifestAnswer>();
+  /** By upstream: one that was configured anew must not be waited for behind its predecessor. */
+  readonly #flights = new WeakMap<Upstream, SingleFlight<UpstreamManifestAnswer>>();
   readonly #salt = randomBytes(16);
 
   constructor(
@@ -194,9 +196,10 @@ export class ManifestPull {
     const { method, upstream, repository, accept, trace } = request;
     const headers = upstreamHeaders(request);
     const { budgets, maxBytes } = this.#options;
+    const flights = this.#flights.get(upstream) ?? new SingleFlight();
+    this.#flights.set(upstream, flights);
     const key = JSON.stringify([
       method,
-      upstream.name,
       repository,
       reference,
       accept,
@@ -211,7 +214,7 @@ export class ManifestPull {
         { maxBytes, stallMs: budgets.stallMs, signal: shared, onTrouble },
       );
     try {
-      const answer = await this.#flights.run(key, signal, work);
+      const answer = await flights.run(key, signal, work);
       note(answer.kind === 'manifest' ? 'ok' : answer.kind);
       return answer;
     } catch (error) {

@@ -107,6 +107,11 @@ export class DirectoryNode {
     return node;
   }
 
+  /** The configuration file of both processes, JSON. */
+  get configPath(): string {
+    return this.#configPath;
+  }
+
   /** Of the agent's unix socket. */
   get socketPath(): string {
     return this.#socketPath;

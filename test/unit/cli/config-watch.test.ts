@@ -84,14 +84,14 @@ describe('ConfigWatch', () => {
   });
 
   test('ConfigWatch takes the file at once when asked, changed or not', async () => {
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve } = Promise.withResolvers<undefined>();
     watch = new ConfigWatch(
       { intervalMs, content },
       {
         read: async () => content,
         take: async (found) => {
           taken.push(found);
-          resolve();
+          resolve(undefined);
         },
         clock,
       },
@@ -113,15 +113,15 @@ describe('ConfigWatch', () => {
   });
 
   test('ConfigWatch waits at its end for what is being taken, and takes nothing after', async () => {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const begun = Promise.withResolvers<void>();
+    const { promise, resolve } = Promise.withResolvers<undefined>();
+    const begun = Promise.withResolvers<undefined>();
     let isOver = false;
     watch = new ConfigWatch(
       { intervalMs, content },
       {
         read: async () => content,
         take: async () => {
-          begun.resolve();
+          begun.resolve(undefined);
           await promise;
           isOver = true;
         },
@@ -131,7 +131,7 @@ describe('ConfigWatch', () => {
     watch.ask();
     await begun.promise;
     const stopped = watch.stop().then(() => isOver);
-    resolve();
+    resolve(undefined);
     expect(await stopped).toBe(true);
     watch.ask();
     await watch.stop();

@@ -93,6 +93,28 @@ function collect(cluster: Cluster, signal = new AbortController().signal) {
 const namesIn = ({ holders }: Result): string[] => holders.map(({ member }) => member.name);
 
 describe('Locator', () => {
+  it('Locator asks the members that there are when a lookup begins', async () => {
+    const members = new StaticMembership([{ name: 'a', address: 'a:1' }]);
+    const asked: string[] = [];
+    const locator = new Locator(
+      { self, memberTimeoutMs: TIMEOUT_MS, maxMembersAsked: 10 },
+      {
+        membership: members,
+        ask: async ({ name }) => void asked.push(name),
+        log: silentLogger,
+      },
+    );
+    const lookUp = async (): Promise<void> => {
+      const { signal } = new AbortController();
+      for await (const event of locator.locate(key, { signal }))
+        expect(event).toHaveProperty('summary');
+    };
+    await lookUp();
+    members.replace([{ name: 'b', address: 'b:1' }]);
+    await lookUp();
+    expect(asked).toEqual(['me', 'a', 'me', 'b']);
+  });
+
   it('Locator gives holders in the order in which they answer, then the summary', async () => {
     const cluster = new Cluster({
       me: after(30, answer),

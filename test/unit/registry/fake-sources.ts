@@ -137,6 +137,7 @@ export class FakeAgent {
 export class FakeUpstream {
   readonly asked: AskRequest[] = [];
   readonly bodyFailures: UpstreamFailure[] = [];
+  readonly #upstream = {};
   outage: object | undefined;
   hasAnswered = true;
   answer: (
@@ -149,7 +150,8 @@ export class FakeUpstream {
   }
 
   get upstream(): Upstream {
-    return {
+    // Always the same object: only requests to one upstream share its answers.
+    return Object.assign(this.#upstream, {
       name: 'registry.test',
       peers: 'fallback',
       isBlobOriginDown: false,
@@ -160,7 +162,7 @@ export class FakeUpstream {
         return this.answer(request, options);
       },
       recordBodyFailure: (failure: UpstreamFailure) => this.bodyFailures.push(failure),
-    } as unknown as Upstream;
+    }) as unknown as Upstream;
   }
 }
 

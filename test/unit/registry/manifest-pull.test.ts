@@ -353,6 +353,19 @@ describe('ManifestPull by tag', () => {
     expect(upstream.asked.length).toBe(2);
   });
 
+  it('ManifestPull does not let an upstream that was configured anew wait for the old one', async () => {
+    const held = Promise.withResolvers<undefined>();
+    const old = new FakeUpstream(async () => {
+      await held.promise;
+      return responseOf({ status: 404 });
+    });
+    const { pull } = scene();
+    const early = pull.answer(pullRequest(old), byTag);
+    const late = await pull.answer(pullRequest(giving(bytes)), byTag);
+    held.resolve(undefined);
+    expect([late.status, (await early).status]).toEqual([200, 404]);
+  });
+
   it('ManifestPull passes a refusal on as it is', async () => {
     const challenge = { 'www-authenticate': 'Bearer realm="https://auth.test/"' };
     const upstream = new FakeUpstream(() => responseOf({ status: 401, headers: challenge }));
