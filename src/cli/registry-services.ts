@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Registry } from 'prom-client';
 import type { Config } from '../config/schema.ts';
 import { goArchitecture } from '../oci/manifest.ts';
@@ -15,7 +16,7 @@ import { Peers } from '../registry/sources/peers.ts';
 import { PeerLoad } from '../registry/sources/peer-load.ts';
 import { Quarantine } from '../registry/sources/quarantine.ts';
 import { TagRecorder, type ManifestKeeper } from '../registry/tag-recorder.ts';
-import { Upstreams } from '../registry/upstream/upstreams.ts';
+import { Upstreams, type UpstreamPolicy } from '../registry/upstream/upstreams.ts';
 import type { AgentClient } from '../rpc/agent-client.ts';
 import type { AdminPage } from '../telemetry/admin-server.ts';
 import type { AgentPool } from '../rpc/agent-pool.ts';
@@ -43,6 +44,19 @@ export interface RegistrySurroundings {
 /** How many decisions are remembered for those who ask why. */
 const MAX_DECISIONS = 2000;
 
+/** A registry to run, and what others may do with it. */
+export interface RegistryParts {
+  readonly service: Service;
+  /** For its admin port. */
+  readonly pages: Readonly<Record<string, AdminPage>>;
+  /**
+   * Takes over what is reloadable of a changed configuration.
+   *
+   * @throws when an upstream cannot be made as it says; nothing has changed then
+   */
+  readonly apply: (config: Config['registry']) => void;
+}
+
 /**
  * The registry as a service, and what it shows on its admin port.
  *
@@ -53,12 +67,13 @@ export function registryService(
   config: Config['registry'],
   options: { readonly listen: string },
   surroundings: RegistrySurroundings,
-): { readonly service: Service; readonly pages: Readonly<Record<string, AdminPage>> } {
+): RegistryParts {
   const { agent, keeper, log } = surroundings;
   const { budgets, limits } = config;
+  let current = config;
   const metrics = createRegistryMetrics(surroundings.metrics);
   const upstreams = new Upstreams(
-    { allow: config.allow, deny: config.deny, configured: Object.keys(config.upstreams) },
+    { ...upstreamPolicy(config), drainMs: limits.shutdownMs },
     { create: upstreamFactory(config, { log, metrics }) },
   );
   const quarantine = new Quarantine({ ttlMs: QUARANTINE_MS, maxEntries: QUARANTINE_ENTRIES });
@@ -108,11 +123,28 @@ export function registryService(
       await upstreams.close();
     },
   };
+  const apply = (next: Config['registry']): void => {
+    const before = current;
+    const replaced = upstreams.apply({
+      policy: upstreamPolicy(next),
+      create: upstreamFactory(next, { log, metrics }),
+      isChanged: (name) => !isDeepStrictEqual(before.upstreams[name], next.upstreams[name]),
+    });
+    const { defaultUpstream, policies } = next;
+    server.reroute({ defaultUpstream, policies: new Policies(policies) });
+    current = next;
+    if (replaced.length > 0) log.info({ registries: replaced }, 'upstreams replaced or given up');
+  };
   return {
     service,
+    apply,
     pages: {
       '/status': () => registryStatus(upstreams),
       '/decisions': (query) => ({ decisions: decisions.find(query.get('about') ?? '') }),
     },
   };
+}
+
+function upstreamPolicy({ allow, deny, upstreams }: Config['registry']): UpstreamPolicy {
+  return { allow, deny, configured: Object.keys(upstreams) };
 }

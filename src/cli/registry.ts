@@ -48,7 +48,11 @@ export const runRegistry: RunCommand = async (config, context) => {
   const registry = registryService(config.registry, { listen }, { agent, pool, metrics, log });
   services.push(registry.service);
   // Ready without its agent and without any upstream: it answers honestly either way.
-  await frame.run(services, { checks: {}, pages: registry.pages });
+  await frame.run(services, {
+    checks: {},
+    pages: registry.pages,
+    apply: (next) => registry.apply(next.registry),
+  });
 };
 
 function agentConnection(parts: {

@@ -64,6 +64,10 @@ export const runStart: RunCommand = async (config, context) => {
       agentService(config, { listen: undefined, socket }, { ...parts, metrics, log }).service,
       registry.service,
     ],
-    { checks: { store: async () => store.ready() }, pages: registry.pages },
+    {
+      checks: { store: async () => store.ready() },
+      pages: registry.pages,
+      apply: (next) => registry.apply(next.registry),
+    },
   );
 };

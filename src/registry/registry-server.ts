@@ -48,6 +48,13 @@ const NO_COMPILERS = {
 /** How often idle connections are looked for while draining, milliseconds. */
 const DRAIN_SWEEP_MS = 50;
 
+/** What may change while the server runs. A request has one of it from beginning to end. */
+export interface Routing {
+  /** For requests that name no registry; empty: they are refused. */
+  readonly defaultUpstream: string;
+  readonly policies: Policies;
+}
+
 /** One request on its way to its answer. */
 interface Exchange {
   readonly request: FastifyRequest;
@@ -56,26 +63,29 @@ interface Exchange {
   readonly trace: Trace;
   /** Aborts when the client has gone. */
   readonly signal: AbortSignal;
+  routing: Routing;
+  /** Says that it uses its upstream no longer. */
+  letGo?: () => void;
 }
 
 /** The OCI Distribution API, for reading. */
 export class RegistryServer {
   readonly #options: RegistryServerOptions;
-  readonly #upstreams: Pick<Upstreams, 'get'>;
+  readonly #upstreams: Pick<Upstreams, 'get' | 'hold'>;
   readonly #manifests: Pick<ManifestPull, 'answer'>;
   readonly #blobs: Pick<BlobPull, 'answer'>;
   readonly #decisions: DecisionLog;
-  readonly #policies: Policies;
   readonly #metrics: RegistryMetrics;
   readonly #log: Logger;
   readonly #slots;
   readonly #unreadable: UnreadableRequests;
   readonly #app: FastifyInstance;
+  #routing: Routing;
 
   constructor(
     options: RegistryServerOptions,
     dependencies: {
-      upstreams: Pick<Upstreams, 'get'>;
+      upstreams: Pick<Upstreams, 'get' | 'hold'>;
       manifests: Pick<ManifestPull, 'answer'>;
       blobs: Pick<BlobPull, 'answer'>;
       decisions: DecisionLog;
@@ -89,7 +99,10 @@ export class RegistryServer {
     this.#manifests = dependencies.manifests;
     this.#blobs = dependencies.blobs;
     this.#decisions = dependencies.decisions;
-    this.#policies = dependencies.policies;
+    this.#routing = {
+      defaultUpstream: options.defaultUpstream,
+      policies: dependencies.policies,
+    };
     this.#metrics = dependencies.metrics;
     this.#log = dependencies.log;
     this.#slots = bulkhead(options.limits.maxStreams, 0);
@@ -114,6 +127,11 @@ export class RegistryServer {
     await this.#app.listen({ host, port: Number(address.slice(colon + 1)) });
     const bound = this.#app.server.address() as AddressInfo;
     return `${isIP(bound.address) === 6 ? `[${bound.address}]` : bound.address}:${bound.port}`;
+  }
+
+  /** Counts for requests that come from now on. */
+  reroute(routing: Routing): void {
+    this.#routing = routing;
   }
 
   /** Takes no new requests and lets running ones end; what still runs at the signal is cut. */
@@ -178,12 +196,13 @@ export class RegistryServer {
     raw.on('error', () => gone.abort());
     this.#unreadable.watch(raw);
     this.#metrics.streams.inc();
-    const exchange = {
+    const exchange: Exchange = {
       request,
       raw,
       parsed: parseV2Url(request.raw.url ?? ''),
       trace: new Trace(),
       signal: gone.signal,
+      routing: this.#routing,
     };
     try {
       // A request has its slot until its last byte is out.
@@ -200,6 +219,7 @@ export class RegistryServer {
       }
       raw.destroy();
     } finally {
+      exchange.letGo?.();
       this.#metrics.streams.dec();
     }
   }
@@ -212,7 +232,7 @@ export class RegistryServer {
     this.#metrics.requestSeconds.observe({ kind }, headersMs / 1000);
     const sent = await this.#send(exchange, answer);
     this.#report(request, { kind, answer, sent, trace, headersMs });
-    if (parsed.ok) this.#remember(request, parsed.value, { answer, sent, trace, headersMs });
+    if (parsed.ok) this.#remember(exchange, parsed.value, { answer, sent, headersMs });
   }
 
   async #decide(exchange: Exchange): Promise<Answer> {
@@ -228,11 +248,7 @@ export class RegistryServer {
     return this.#pull(request, parsed.value, exchange);
   }
 
-  async #pull(
-    request: FastifyRequest,
-    asked: V2Request,
-    context: { readonly trace: Trace; readonly signal: AbortSignal },
-  ): Promise<Answer> {
+  async #pull(request: FastifyRequest, asked: V2Request, exchange: Exchange): Promise<Answer> {
     const { target } = asked;
     if (target.kind === 'base') return baseAnswer();
     if (target.kind !== 'manifest' && target.kind !== 'blob') {
@@ -240,7 +256,10 @@ export class RegistryServer {
         'This mirror serves manifests and blobs; ask the registry itself for the rest';
       return errorAnswer(404, { code: 'UNSUPPORTED', message }, { decision: 'unsupported' });
     }
-    const registry = asked.ns ?? asked.registry ?? this.#options.defaultUpstream;
+    // In one turn, so that routing and upstream come from the same configuration.
+    exchange.routing = this.#routing;
+    const { defaultUpstream, policies } = exchange.routing;
+    const registry = asked.ns ?? asked.registry ?? defaultUpstream;
     const upstream = registry === '' ? undefined : this.#upstreams.get(registry);
     if (upstream === undefined) {
       const message =
@@ -250,8 +269,9 @@ export class RegistryServer {
           : `The registry ${registry} is not one that this mirror may ask`;
       return errorAnswer(404, { code: 'NAME_UNKNOWN', message }, { decision: 'not_allowed' });
     }
+    exchange.letGo = this.#upstreams.hold(upstream);
     const name = `${upstream.name}/${target.repository}`;
-    const policy = this.#policies.for(name, upstream.peers);
+    const policy = policies.for(name, upstream.peers);
     if (policy.mode === 'bypass') {
       const message = `This mirror is told to stay out of pulls of ${name}`;
       return errorAnswer(404, { code: 'NAME_UNKNOWN', message }, { decision: 'bypass' });
@@ -266,8 +286,8 @@ export class RegistryServer {
       range: headers.range,
       authorization: headers.authorization,
       userAgent: headers['user-agent'],
-      signal: context.signal,
-      trace: context.trace,
+      signal: exchange.signal,
+      trace: exchange.trace,
     };
     const answer =
       target.kind === 'blob'
@@ -305,20 +325,20 @@ export class RegistryServer {
   }
 
   #remember(
-    request: FastifyRequest,
+    { request, routing, trace }: Exchange,
     asked: V2Request,
-    done: { answer: Answer; sent: SentBody; trace: Trace; headersMs: number },
+    done: { answer: Answer; sent: SentBody; headersMs: number },
   ): void {
     const { target } = asked;
     if (target.kind !== 'manifest' && target.kind !== 'blob') return;
-    const { answer, sent, trace, headersMs } = done;
+    const { answer, sent, headersMs } = done;
     const reference =
       target.kind === 'blob' ? target.digest : (target.reference.digest ?? target.reference.tag);
     this.#decisions.add({
       at: new Date().toISOString(),
       method: request.method,
       kind: target.kind,
-      registry: asked.ns ?? asked.registry ?? this.#options.defaultUpstream,
+      registry: asked.ns ?? asked.registry ?? routing.defaultUpstream,
       repository: target.repository,
       reference,
       status: answer.status,

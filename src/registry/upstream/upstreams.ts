@@ -11,18 +11,43 @@ export interface UpstreamPolicy {
   readonly configured: readonly string[];
 }
 
+export interface UpstreamsOptions extends UpstreamPolicy {
+  /** How long requests may still use an upstream that is no longer wanted, milliseconds. */
+  readonly drainMs: number;
+}
+
+/** What is to hold from now on. */
+export interface UpstreamsChange {
+  readonly policy: UpstreamPolicy;
+  /** As in the constructor. */
+  readonly create: (name: string) => Upstream;
+  /** Whether what is configured for an upstream itself differs from before. */
+  readonly isChanged: (name: string) => boolean;
+}
+
 /** How many registries are kept that only a client has named; the one unused longest goes. */
 const MAX_UNCONFIGURED = 256;
 
+/** Who uses an upstream, and what is to happen when nobody does any more. */
+interface Use {
+  requests: number;
+  onIdle: (() => void) | undefined;
+}
+
 /** The registries that images come from, made when first asked for. */
 export class Upstreams {
-  readonly #policy: UpstreamPolicy;
-  readonly #create: (name: string) => Upstream;
+  readonly #drainMs: number;
+  #policy: UpstreamPolicy;
+  #create: (name: string) => Upstream;
   readonly #byName = new Map<string, Upstream>();
+  readonly #uses = new WeakMap<Upstream, Use>();
+  /** No longer found by name, and still in use; the values close them at once. */
+  readonly #retired = new Map<Upstream, () => Promise<void>>();
 
   /** @param dependencies.create makes the upstream of a registry that policy allows */
-  constructor(policy: UpstreamPolicy, dependencies: { create: (name: string) => Upstream }) {
-    this.#policy = policy;
+  constructor(options: UpstreamsOptions, dependencies: { create: (name: string) => Upstream }) {
+    this.#policy = options;
+    this.#drainMs = options.drainMs;
     this.#create = dependencies.create;
   }
 
@@ -37,14 +62,25 @@ export class Upstreams {
       this.#byName.set(name, known);
       return known;
     }
-    const { allow, configured, deny } = this.#policy;
-    if (!configured.includes(name) && AddressGuard.guards(name)) return undefined;
-    if (deny.some((pattern) => patternOf(pattern).test(name))) return undefined;
-    if (!allow.some((pattern) => patternOf(pattern).test(name))) return undefined;
+    if (!allows(this.#policy, name)) return undefined;
     const upstream = this.#create(name);
     this.#byName.set(name, upstream);
-    void this.#dropOldest();
+    this.#dropOldest();
     return upstream;
+  }
+
+  /**
+   * Counts a request that uses an upstream, so that it is not closed before the request is over.
+   *
+   * @returns to be called once, when it is
+   */
+  hold(upstream: Upstream): () => void {
+    const use = this.#useOf(upstream);
+    use.requests += 1;
+    return () => {
+      use.requests -= 1;
+      if (use.requests === 0) use.onIdle?.();
+    };
   }
 
   /** Those that have been asked for so far. */
@@ -52,17 +88,84 @@ export class Upstreams {
     return [...this.#byName.values()];
   }
 
-  /** Closes every connection. */
-  async close(): Promise<void> {
-    await Promise.all(this.all().map((upstream) => upstream.close()));
+  /**
+   * Takes a new policy over. Upstreams that did not change stay as they are, with their
+   * connections and what is known of their health. Others are there anew for new requests, or no
+   * longer; requests that use the old ones may finish.
+   *
+   * @returns names of upstreams that were in use and were replaced or given up
+   * @throws what making an upstream throws; nothing has changed then
+   */
+  apply(change: UpstreamsChange): string[] {
+    const { policy, create, isChanged } = change;
+    const isKept = (name: string): boolean => allows(policy, name) && !isChanged(name);
+    const leaving = [...this.#byName].filter(([name]) => !isKept(name));
+    const replacements = new Map<string, Upstream>();
+    try {
+      for (const [name] of leaving) if (allows(policy, name)) replacements.set(name, create(name));
+    } catch (error) {
+      for (const upstream of replacements.values()) void upstream.close();
+      throw error;
+    }
+    this.#policy = policy;
+    this.#create = create;
+    for (const [name, upstream] of leaving) {
+      const replacement = replacements.get(name);
+      if (replacement === undefined) this.#byName.delete(name);
+      else this.#byName.set(name, replacement);
+      this.#retire(upstream);
+    }
+    return leaving.map(([name]) => name);
   }
 
-  async #dropOldest(): Promise<void> {
+  /** Closes every connection. */
+  async close(): Promise<void> {
+    const retired = [...this.#retired.values()];
+    await Promise.all([
+      ...retired.map((close) => close()),
+      ...this.all().map((upstream) => upstream.close()),
+    ]);
+  }
+
+  #dropOldest(): void {
     const { configured } = this.#policy;
     const unconfigured = [...this.#byName].filter(([name]) => !configured.includes(name));
     const [oldest] = unconfigured;
     if (oldest === undefined || unconfigured.length <= MAX_UNCONFIGURED) return;
     this.#byName.delete(oldest[0]);
-    await oldest[1].close();
+    this.#retire(oldest[1]);
   }
+
+  /** Closes an upstream when the last request that uses it is over, or has taken too long. */
+  #retire(upstream: Upstream): void {
+    const use = this.#useOf(upstream);
+    if (use.requests === 0) {
+      void upstream.close();
+      return;
+    }
+    const close = async (): Promise<void> => {
+      clearTimeout(timer);
+      use.onIdle = undefined;
+      this.#retired.delete(upstream);
+      await upstream.close();
+    };
+    const timer = setTimeout(() => void close(), this.#drainMs);
+    timer.unref();
+    use.onIdle = () => void close();
+    this.#retired.set(upstream, close);
+  }
+
+  #useOf(upstream: Upstream): Use {
+    const known = this.#uses.get(upstream);
+    if (known !== undefined) return known;
+    const use: Use = { requests: 0, onIdle: undefined };
+    this.#uses.set(upstream, use);
+    return use;
+  }
+}
+
+function allows({ allow, configured, deny }: UpstreamPolicy, name: string): boolean {
+  if (!configured.includes(name) && AddressGuard.guards(name)) return false;
+  if (deny.some((pattern) => patternOf(pattern).test(name))) return false;
+  return allow.some((pattern) => patternOf(pattern).test(name));
 }

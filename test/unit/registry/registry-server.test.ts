@@ -79,6 +79,7 @@ async function start(setup: Setup = {}): Promise<{ port: number; server: Registr
     {
       upstreams: {
         get: (name) => (name.endsWith('.test') ? ({ name } as unknown as Upstream) : undefined),
+        hold: () => () => undefined,
       },
       manifests: { answer: setup.manifest ?? (async () => whole(content)) },
       blobs: { answer: setup.blob ?? (async () => whole(content)) },
