@@ -3,7 +3,8 @@ import { Argument, Command, CommanderError } from 'commander';
 import { ConfigError } from '../config/config-error.ts';
 import { loadConfig } from '../config/load.ts';
 import type { LoadOptions } from '../config/load.ts';
-import type { Config } from '../config/schema.ts';
+import { configSchema, type Config } from '../config/schema.ts';
+import { withoutSecrets } from '../config/secrets.ts';
 import type { Environment } from '../config/sources.ts';
 import type { CommandContext, CommandLoaders, DemoOptions } from './command.ts';
 import { openConfig } from './config-source.ts';
@@ -159,7 +160,7 @@ function addConfig(program: Command, dependencies: ProgramDependencies): void {
     .action(async (name: string | undefined, _, command: Command) => {
       const config = await load(command, dependencies, name);
       const { stringify } = await import('yaml');
-      dependencies.writeOut(stringify(config));
+      dependencies.writeOut(stringify(withoutSecrets(configSchema, config)));
     });
 }
 

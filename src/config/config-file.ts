@@ -32,8 +32,16 @@ export async function parseConfigFile(path: string, content: FileContent): Promi
   try {
     return path.endsWith('.json') ? (JSON.parse(text) as unknown) : await parseYaml(text);
   } catch (error) {
-    throw unreadable(path, messageOf(error));
+    throw unreadable(path, withoutContent(messageOf(error)));
   }
+}
+
+/** Parsers quote what they cannot read, which may be a secret. */
+function withoutContent(message: string): string {
+  const [line = ''] = message.split(/:?\n/, 1);
+  return line
+    .replace(/,? (\.{3})?".*"(\.{3})?(?= is not valid JSON)/, '')
+    .replace(/"[^"]*"/g, '"…"');
 }
 
 function messageOf(error: unknown): string {

@@ -80,15 +80,18 @@ function entries(setting: AnySetting): readonly EntryDescription[] {
 }
 
 function describeEntries(section: SectionSetting): EntryDescription[] {
-  return Object.entries(section.properties).map(([key, setting]) => ({
-    key,
-    takes: takes(setting),
-    defaultText:
-      setting['~kind'] === 'String' && setting.minLength === 1
-        ? 'must be given'
-        : defaultText(setting),
-    description: setting.description,
-  }));
+  return Object.entries(section.properties).flatMap(([key, setting]) => [
+    {
+      key,
+      takes: takes(setting),
+      defaultText:
+        setting['~kind'] === 'String' && setting.minLength === 1
+          ? 'must be given'
+          : defaultText(setting),
+      description: setting.description,
+    },
+    ...entries(setting).map((entry) => ({ ...entry, key: `${key}[].${entry.key}` })),
+  ]);
 }
 
 function placeholder(setting: AnySetting): string {
@@ -132,6 +135,7 @@ function takes(setting: AnySetting): string {
     case 'Array':
       return setting.items['~kind'] === 'String' ? 'a list of texts' : 'a list of maps';
     case 'Record':
+      return mapValue(setting)['~kind'] === 'String' ? 'a map of texts' : 'a map of maps';
     case 'Object':
       return 'a map of maps';
   }

@@ -99,7 +99,9 @@ function build(given: SettingValues, environment: Environment): Config {
     }
   }
   for (const [host, upstream] of Object.entries(config.registry.upstreams)) {
-    if (upstream.url === '') {
+    // What was wrong is undefined here.
+    const endpoints = upstream.endpoints as readonly unknown[] | undefined;
+    if (upstream.url === '' && endpoints?.length === 0) {
       upstream.url = defaultUpstreamUrl(host, upstream.plainHttp);
     }
   }

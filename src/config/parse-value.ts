@@ -1,6 +1,7 @@
 import { closestWord } from './closest-word.ts';
 import type { ConfigMistake } from './config-error.ts';
 import { showValue } from './config-error.ts';
+import { holdsSecrets, showGiven } from './secrets.ts';
 import { formatQuantity, parseQuantity, quantityExamples } from './quantity.ts';
 import type {
   AnySetting,
@@ -49,16 +50,23 @@ export function parseValue(
   }
 }
 
+/** How much is shown of a name that may hold a secret, in characters. */
+const NAME_START = 5;
+
 interface Given {
   readonly key: string;
   readonly value: unknown;
 }
 
-function refuse(given: Given, expected: string, context: ParseContext): unknown {
+function refuse(
+  setting: AnySetting,
+  given: Given,
+  { expected, ...context }: ParseContext & { readonly expected: string },
+): unknown {
   context.mistakes.push({
     key: given.key,
     source: context.source,
-    found: showValue(given.value),
+    found: showGiven(setting, given.value),
     expected,
   });
   return undefined;
@@ -78,7 +86,7 @@ function parseInteger(setting: IntegerSetting, given: Given, context: ParseConte
     number < setting.minimum ||
     number > setting.maximum
   ) {
-    return refuse(given, expectedInteger(setting), context);
+    return refuse(setting, given, { ...context, expected: expectedInteger(setting) });
   }
   return number;
 }
@@ -95,22 +103,25 @@ function expectedInteger(setting: IntegerSetting): string {
 function parseText(setting: TextSetting, given: Given, context: ParseContext) {
   const { value } = given;
   if (typeof value !== 'string') {
-    return refuse(given, 'text', context);
+    return refuse(setting, given, { ...context, expected: 'text' });
   }
   if (value.length < (setting.minLength ?? 0)) {
-    return refuse(given, 'a value', context);
+    return refuse(setting, given, { ...context, expected: 'a value' });
   }
   if (value.length > setting.maxLength) {
-    return refuse(given, `at most ${setting.maxLength} characters`, context);
+    return refuse(setting, given, {
+      ...context,
+      expected: `at most ${setting.maxLength} characters`,
+    });
   }
   const format = setting.format === undefined ? undefined : textFormats[setting.format];
   if (format !== undefined && value !== '' && !format.matches(value)) {
-    return refuse(given, format.expected, context);
+    return refuse(setting, given, { ...context, expected: format.expected });
   }
   return value;
 }
 
-function parseFlag(_: FlagSetting, given: Given, context: ParseContext) {
+function parseFlag(setting: FlagSetting, given: Given, context: ParseContext) {
   switch (given.value) {
     case true:
     case 'true':
@@ -119,14 +130,14 @@ function parseFlag(_: FlagSetting, given: Given, context: ParseContext) {
     case 'false':
       return false;
     default:
-      return refuse(given, 'true or false', context);
+      return refuse(setting, given, { ...context, expected: 'true or false' });
   }
 }
 
 function parseChoice(setting: ChoiceSetting, given: Given, context: ParseContext) {
   const { value } = given;
   if (typeof value !== 'string' || !setting.enum.includes(value)) {
-    return refuse(given, `one of ${setting.enum.join(', ')}`, context);
+    return refuse(setting, given, { ...context, expected: `one of ${setting.enum.join(', ')}` });
   }
   return value;
 }
@@ -134,15 +145,15 @@ function parseChoice(setting: ChoiceSetting, given: Given, context: ParseContext
 function parseList(setting: ListSetting, given: Given, context: ParseContext) {
   const { value } = given;
   if (!Array.isArray(value)) {
-    return refuse(given, 'a list', context);
+    return refuse(setting, given, { ...context, expected: 'a list' });
   }
   if (value.length > setting.maxItems) {
-    return refuse(given, `at most ${setting.maxItems} items`, context);
+    return refuse(setting, given, { ...context, expected: `at most ${setting.maxItems} items` });
   }
   return value.map((item: unknown, index) => {
     const itemGiven = { key: `${given.key}[${index}]`, value: item };
     return item === ''
-      ? refuse(itemGiven, 'no empty item', context)
+      ? refuse(setting.items, itemGiven, { ...context, expected: 'no empty item' })
       : parseValue(setting.items, itemGiven, context);
   });
 }
@@ -150,19 +161,28 @@ function parseList(setting: ListSetting, given: Given, context: ParseContext) {
 function parseMap(setting: MapSetting, given: Given, context: ParseContext) {
   const { value } = given;
   if (!isPlainObject(value)) {
-    return refuse(given, 'a map', context);
+    return refuse(setting, given, { ...context, expected: 'a map' });
   }
   const entries = Object.entries(value);
   if (entries.length > setting.maxProperties) {
-    return refuse(given, `at most ${setting.maxProperties} entries`, context);
+    return refuse(setting, given, {
+      ...context,
+      expected: `at most ${setting.maxProperties} entries`,
+    });
   }
   const keyRule = textFormats[setting.keyFormat];
+  const values = mapValue(setting);
+  const isSecretText = values['~kind'] === 'String' && holdsSecrets(values);
   const parsed = entries.map(([name, entry]): [string, unknown] => {
-    const key = `${given.key}["${name}"]`;
-    if (!keyRule.matches(name)) {
-      refuse({ key, value: name }, keyRule.expected, context);
+    const isKnown = keyRule.matches(name);
+    // A whole line that was meant for name and value is no less secret.
+    const shown = isKnown || !isSecretText ? name : `${name.slice(0, NAME_START)}…`;
+    const key = `${given.key}["${shown}"]`;
+    if (!isKnown) {
+      const { expected } = keyRule;
+      context.mistakes.push({ key, source: context.source, found: showValue(shown), expected });
     }
-    return [name, parseValue(mapValue(setting), { key, value: entry }, context)];
+    return [name, parseValue(values, { key, value: entry }, context)];
   });
   // An entry that was wrong has no value; the others are still checked.
   return Object.fromEntries(parsed.filter(([, value]) => value !== undefined)) as unknown;
@@ -171,7 +191,7 @@ function parseMap(setting: MapSetting, given: Given, context: ParseContext) {
 function parseSection(setting: SectionSetting, given: Given, context: ParseContext) {
   const value = given.value ?? {};
   if (!isPlainObject(value)) {
-    return refuse(given, 'a map', context);
+    return refuse(setting, given, { ...context, expected: 'a map' });
   }
   reportUnknownKeys(setting, { key: given.key, value }, context);
   const parsed = Object.entries(setting.properties).map(([name, property]) => {

@@ -1,6 +1,6 @@
 import type { ConfigMistake } from './config-error.ts';
 import { showValue } from './config-error.ts';
-import type { Config } from './schema.ts';
+import type { Config, EndpointConfig, UpstreamConfig } from './schema.ts';
 import { isLoopback } from './text-format.ts';
 
 /** What a rule may look at. */
@@ -32,27 +32,66 @@ function checkUpstreams({ config, sourceOf }: RuleInput): ConfigMistake[] {
   const source = sourceOf('registry.upstreams');
   return Object.entries(config.registry.upstreams).flatMap(([host, upstream]) => {
     const key = `registry.upstreams["${host}"]`;
-    const mistakes: ConfigMistake[] = [];
-    if (upstream.clientCertificate !== '' && upstream.clientKey === '') {
-      mistakes.push({
-        key: `${key}.clientKey`,
-        source,
-        expected: 'a path beside clientCertificate',
-      });
-    }
-    if (upstream.clientKey !== '' && upstream.clientCertificate === '') {
-      mistakes.push({
-        key: `${key}.clientCertificate`,
-        source,
-        expected: 'a path beside clientKey',
-      });
-    }
+    const mistakes: ConfigMistake[] = [
+      ...checkEndpoint(upstream, { key, source }),
+      ...upstream.endpoints.flatMap((endpoint, index) =>
+        checkEndpoint(endpoint, { key: `${key}.endpoints[${index}]`, source }),
+      ),
+      ...checkOneForm(upstream, { key, source }),
+    ];
     if (upstream.plainHttp && upstream.url.startsWith('https:')) {
       const found = showValue(upstream.url);
       mistakes.push({ key: `${key}.url`, source, found, expected: 'http, as plainHttp is true' });
     }
     return mistakes;
   });
+}
+
+interface Place {
+  readonly key: string;
+  readonly source: string;
+}
+
+/** What belongs together of one URL. */
+function checkEndpoint(
+  endpoint: Omit<EndpointConfig, 'url'>,
+  { key, source }: Place,
+): ConfigMistake[] {
+  const mistakes: ConfigMistake[] = [];
+  const { clientCertificate, clientKey } = endpoint;
+  if (clientCertificate !== '' && clientKey === '') {
+    mistakes.push({ key: `${key}.clientKey`, source, expected: 'a path beside clientCertificate' });
+  }
+  if (clientKey !== '' && clientCertificate === '') {
+    mistakes.push({ key: `${key}.clientCertificate`, source, expected: 'a path beside clientKey' });
+  }
+  const seen = new Set<string>();
+  for (const name of Object.keys(endpoint.headers)) {
+    if (seen.has(name.toLowerCase())) {
+      const expected = 'a name that no other header has, in upper or lower case';
+      mistakes.push({ key: `${key}.headers["${name}"]`, source, expected });
+    }
+    seen.add(name.toLowerCase());
+  }
+  return mistakes;
+}
+
+/** One URL or several, but nothing that would silently count for none of them. */
+function checkOneForm(upstream: UpstreamConfig, { key, source }: Place): ConfigMistake[] {
+  if (upstream.endpoints.length === 0) return [];
+  const { ca, clientCertificate, clientKey, credentials, headersFile, plainHttp, url } = upstream;
+  const given = {
+    ...{ url: url !== '', ca: ca !== '', clientCertificate: clientCertificate !== '' },
+    ...{ clientKey: clientKey !== '', headers: Object.keys(upstream.headers).length > 0 },
+    ...{ headersFile: headersFile !== '', credentials: credentials !== 'auto', plainHttp },
+  };
+  return Object.entries(given)
+    .filter(([, isGiven]) => isGiven)
+    .map(([name]) => ({
+      key: `${key}.${name}`,
+      source,
+      expected: 'nothing beside endpoints; each of them says it for itself',
+    }));
 }
 
 function checkTlsFiles({ config, command, sourceOf }: RuleInput): ConfigMistake[] {

@@ -28,14 +28,8 @@ const logSection = section('What is written to standard output, one JSON object 
   ),
 });
 
-const upstreamSection = section('One upstream registry.', {
-  url: text({
-    default: '',
-    format: 'origin',
-    description:
-      'Where its API answers, without a path. Empty: https (or http) at the host itself, and ' +
-      'https://registry-1.docker.io for docker.io.',
-  }),
+/** What is known of a URL that is asked, beside the URL. */
+const endpointProperties = {
   ca: text({
     default: '',
     format: 'absolutePath',
@@ -50,6 +44,62 @@ const upstreamSection = section('One upstream registry.', {
     default: '',
     format: 'absolutePath',
     description: 'PEM file of its private key. Needs clientCertificate.',
+  }),
+  headers: map(
+    text({
+      default: '',
+      minLength: 1,
+      format: 'headerValue',
+      secret: true,
+      description: 'What it says. Never shown anywhere.',
+    }),
+    {
+      keyFormat: 'headerName',
+      description:
+        'Request headers, sent to its own host alone, never to where it redirects. Authorization ' +
+        "takes the place of the client's.",
+    },
+  ),
+  headersFile: text({
+    default: '',
+    format: 'absolutePath',
+    description:
+      'File of more such headers, one "Name: value" a line; read when the upstream is first asked.',
+  }),
+  credentials: choice(
+    ['auto', 'forward', 'none'],
+    "Whether it gets the client's Authorization. auto: if it is the registry's own host, or the " +
+      'only URL. A refusal of credentials that are not those of the client counts as a failure.',
+  ),
+};
+
+const endpointSection = section('One URL of an upstream registry.', {
+  url: text({
+    default: '',
+    minLength: 1,
+    format: 'apiUrl',
+    description: 'As url of the upstream.',
+  }),
+  ...endpointProperties,
+});
+
+const upstreamSection = section('One upstream registry.', {
+  url: text({
+    default: '',
+    format: 'apiUrl',
+    description:
+      'Where its API answers. A path stands in place of /v2, as with override_path of ' +
+      "containerd's hosts.toml: https://harbor.example.com/v2/hub is asked for " +
+      '/v2/hub/library/nginx/manifests/1. Empty: https (or http) at the host itself, and ' +
+      'https://registry-1.docker.io for docker.io.',
+  }),
+  ...endpointProperties,
+  endpoints: list(endpointSection, {
+    default: [],
+    description:
+      'Several URLs, in the order in which they are asked; url and what belongs to it must not be ' +
+      'given then. The next one is asked when one fails, limits the rate, has not got it or ' +
+      "refuses credentials that are not the client's.",
   }),
   plainHttp: flag(false, 'Speak http where no url is given.'),
   peers: choice(
@@ -106,6 +156,12 @@ const registryLimits = section('Bounds of the registry.', {
     minimum: 0,
     maximum: 16 * gib,
   }),
+  inFlightBytes: bytes(
+    256 * mib,
+    'Memory for bytes on their way to clients: 512 KiB for each blob that is being streamed, small ' +
+      'blobs and manifests in full. What would not fit is answered with 503 at once.',
+    { minimum: 16 * mib, maximum: 64 * gib },
+  ),
   maxHeaderBytes: bytes(16 * kib, "Largest request header, all of a request's together.", {
     minimum: 4 * kib,
     maximum: mib,
@@ -352,6 +408,7 @@ export type Config = SettingValue<typeof configSchema>;
 export type NodeConfig = Config['node'];
 export type RegistryConfig = Config['registry'];
 export type UpstreamConfig = SettingValue<typeof upstreamSection>;
+export type EndpointConfig = SettingValue<typeof endpointSection>;
 export type AgentConfig = Config['agent'];
 export type MemberConfig = SettingValue<typeof memberSection>;
 export type TlsConfig = Config['tls'];

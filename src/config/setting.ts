@@ -33,6 +33,8 @@ interface TextOptions extends Described {
   readonly default: string;
   readonly format?: TextFormat;
   readonly computedDefault?: ComputedDefault;
+  /** Must not be shown: neither in messages nor by `salvor config`. */
+  readonly secret?: true;
   /** 1 where the text must be given: it has no default then. */
   readonly minLength?: number;
   readonly maxLength?: number;

@@ -2,9 +2,9 @@ import { resolve } from 'node:path';
 
 import { closestWord } from './closest-word.ts';
 import type { ConfigMistake } from './config-error.ts';
-import { showValue } from './config-error.ts';
 import { isPlainObject, parseValue, reportUnknownKeys } from './parse-value.ts';
 import { configSchema } from './schema.ts';
+import { showGiven } from './secrets.ts';
 import type { SectionSetting } from './setting.ts';
 import type { LeafSetting } from './setting-name.ts';
 import { namedSettings } from './setting-name.ts';
@@ -39,7 +39,7 @@ export function settingsFromFile(
       mistakes.push({
         key: key === '' ? 'the whole file' : key,
         source,
-        found: showValue(given),
+        found: showGiven(section, given),
         expected: 'a map',
       });
       return;
@@ -130,7 +130,7 @@ function parseWritten(
     context.mistakes.push({
       key,
       source: context.source,
-      found: showValue(last),
+      found: showGiven(setting, last),
       expected: setting['~kind'] === 'Array' ? 'a JSON list' : 'a JSON object',
     });
     return undefined;

@@ -4,10 +4,12 @@ import { isIP } from 'node:net';
 export type TextFormat =
   | 'absolutePath'
   | 'address'
+  | 'apiUrl'
   | 'cidr'
+  | 'headerName'
+  | 'headerValue'
   | 'hostPattern'
   | 'namePattern'
-  | 'origin'
   | 'registryHost'
   | 'staleCause';
 
@@ -81,8 +83,8 @@ function isCidr(value: string): boolean {
   );
 }
 
-function isOrigin(value: string): boolean {
-  if (!URL.canParse(value)) {
+function isApiUrl(value: string): boolean {
+  if (!URL.canParse(value) || /[\s\\]/.test(value)) {
     return false;
   }
   const url = new URL(value);
@@ -90,10 +92,22 @@ function isOrigin(value: string): boolean {
     (url.protocol === 'http:' || url.protocol === 'https:') &&
     url.username === '' &&
     url.password === '' &&
-    url.pathname === '/' &&
+    !url.pathname.includes('//') &&
     url.search === '' &&
     url.hash === ''
   );
+}
+
+/** Names that are the HTTP client's own, or would change what is asked for. */
+const reservedHeaders: ReadonlySet<string> = new Set([
+  ...['connection', 'keep-alive', 'proxy-authenticate', 'proxy-authorization'],
+  ...['proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'content-length'],
+  ...['expect', 'host', 'range', 'accept', 'accept-encoding', 'if-match', 'if-none-match'],
+  ...['if-modified-since', 'if-unmodified-since', 'if-range'],
+]);
+
+function isHeaderName(value: string): boolean {
+  return /^[\w!#$%&'*+.^`|~-]{1,256}$/.test(value) && !reservedHeaders.has(value.toLowerCase());
 }
 
 /** How each format is recognised, and how it is called in messages. */
@@ -106,7 +120,20 @@ export const textFormats: Readonly<Record<TextFormat, FormatRule>> = {
     expected: 'an address with port, such as 127.0.0.1:7480 or [::1]:7480',
     matches: (value) => parseAddress(value) !== undefined,
   },
+  apiUrl: {
+    expected: 'an http or https URL without user or query, such as https://example.com:5000',
+    matches: isApiUrl,
+  },
   cidr: { expected: 'an address block, such as 10.0.0.0/8', matches: isCidr },
+  headerName: {
+    expected:
+      'the name of a header, other than Host, Accept, Range, conditions and those of a connection',
+    matches: isHeaderName,
+  },
+  headerValue: {
+    expected: 'printable characters of Latin-1, without a blank at either end',
+    matches: (value) => /^[!-~\xa1-\xff]([\t -~\xa1-\xff]*[!-~\xa1-\xff])?$/.test(value),
+  },
   hostPattern: {
     expected: 'a registry host, *, or a pattern such as *.example.com',
     matches: isHostPattern,
@@ -114,10 +141,6 @@ export const textFormats: Readonly<Record<TextFormat, FormatRule>> = {
   namePattern: {
     expected: 'a registry and repository, * for any part, such as docker.io/library/*',
     matches: (value) => /^[\w.*:[\]-]+(\/[\w.*-]+)*$/.test(value),
-  },
-  origin: {
-    expected: 'an http or https URL without path, user or query, such as https://example.com:5000',
-    matches: isOrigin,
   },
   registryHost: {
     expected: 'a registry host as in image names, such as docker.io or localhost:5000',

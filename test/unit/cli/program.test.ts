@@ -158,6 +158,15 @@ describe('runProgram', () => {
     expect(Object.keys(printed)).toContain('agent');
   });
 
+  test('runProgram prints no secret of a configuration', async () => {
+    const upstreams = { 'a.test': { headers: { Authorization: 'Basic c2VjcmV0' } } };
+    const env = { SALVOR_REGISTRY_UPSTREAMS: JSON.stringify(upstreams) };
+    expect(await run(['config'], env)).toBe(0);
+    expect(out).not.toContain('c2VjcmV0');
+    const { registry } = parse(out) as Config;
+    expect(registry.upstreams['a.test']?.headers).toEqual({ Authorization: '[redacted]' });
+  });
+
   test('runProgram checks a configuration for another command', async () => {
     expect(await run(['config', 'agent'])).toBe(2);
     expect(errors).toContain('tls.key (default)');

@@ -7,7 +7,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ConfigError } from '../../../src/config/config-error.ts';
 import type { ConfigMistake } from '../../../src/config/config-error.ts';
 import type { LoadOptions } from '../../../src/config/load.ts';
+import { readHeadersFile } from '../../../src/config/headers-file.ts';
 import { loadConfig } from '../../../src/config/load.ts';
+import { configSchema } from '../../../src/config/schema.ts';
+import { withoutSecrets } from '../../../src/config/secrets.ts';
 
 let directory: string;
 
@@ -127,6 +130,10 @@ describe('loadConfig sources', () => {
         ca: '',
         clientCertificate: '',
         clientKey: '',
+        headers: {},
+        headersFile: '',
+        credentials: 'auto',
+        endpoints: [],
         plainHttp: true,
         peers: 'prefer',
         allowAddresses: [],
@@ -139,6 +146,20 @@ describe('loadConfig sources', () => {
     const { upstreams } = (await loadConfig({ file: path })).registry;
     expect(upstreams['docker.io']?.url).toBe('https://registry-1.docker.io');
     expect(upstreams['a.test']?.url).toBe('https://a.test');
+  });
+
+  test('loadConfig takes endpoints in their order and gives them no url beside', async () => {
+    const path = await file(
+      'endpoints.yaml',
+      'registry: { upstreams: { a.test: { endpoints: [' +
+        '{ url: https://b.test/v2/hub, headers: { X-Key: k } }, { url: http://a.test }] } } }',
+    );
+    const upstream = (await loadConfig({ file: path })).registry.upstreams['a.test'];
+    expect(upstream?.url).toBe('');
+    expect(upstream?.endpoints).toMatchObject([
+      { url: 'https://b.test/v2/hub', headers: { 'X-Key': 'k' }, credentials: 'auto', ca: '' },
+      { url: 'http://a.test', headers: {}, headersFile: '' },
+    ]);
   });
 
   test('loadConfig resolves a path given as a flag against the working directory', async () => {
@@ -298,7 +319,7 @@ describe('loadConfig mistakes', () => {
       {
         key: 'registry.upstreams',
         source: 'environment SALVOR_REGISTRY_UPSTREAMS',
-        found: '"{"',
+        found: 'text that is not shown',
         expected: 'a JSON object',
       },
     ]);
@@ -311,6 +332,70 @@ describe('loadConfig mistakes', () => {
   });
 });
 
+describe('loadConfig and secrets', () => {
+  const secret = 'c2VjcmV0';
+
+  test.each([
+    ['a header that may not be set', { headers: { Range: secret } }],
+    ['a value with a line break', { headers: { authorization: `Basic ${secret}\r\nX: 1` } }],
+    ['a name that is a whole line', { headers: { [`Authorization: Basic ${secret}`]: 'x' } }],
+    ['a list instead of a map', { headers: [`Authorization: Basic ${secret}`] }],
+    ['a text instead of a map', { headers: `Authorization: Basic ${secret}` }],
+    ['a list instead of an upstream', [{ headers: { authorization: secret } }]],
+    ['a text instead of endpoints', { endpoints: secret }],
+    ['a text instead of an endpoint', { endpoints: [secret] }],
+    ['a number instead of a url', { endpoints: [{ url: 5, headers: { authorization: secret } }] }],
+  ])('loadConfig shows no secret in what it says about %s', async (_, upstream) => {
+    const content = JSON.stringify({ registry: { upstreams: { 'a.test': upstream } } });
+    const path = await file('secret.json', content);
+    const mistakes = await mistakesOf({ file: path });
+    expect(mistakes.length).toBeGreaterThan(0);
+    expect(JSON.stringify(mistakes)).not.toContain(secret);
+  });
+
+  test.each([
+    ['broken.json', `{ "a": { "authorization": "${secret}"`],
+    ['broken2.json', `{ "authorization": ${secret} }`],
+    ['broken.yaml', `headers:\n  authorization: "${secret}\n  b: "c`],
+    ['broken2.yaml', `headers: { authorization: ${secret} ]`],
+  ])('loadConfig quotes nothing of the unreadable file %s', async (name, content) => {
+    const mistakes = await mistakesOf({ file: await file(name, content) });
+    expect(mistakes).toMatchObject([{ key: '--config' }]);
+    expect(JSON.stringify(mistakes)).not.toContain(secret);
+  });
+
+  test('loadConfig quotes nothing of a broken variable', async () => {
+    const env = { SALVOR_REGISTRY_UPSTREAMS: `{"a.test":{"headers":{"a":"${secret}"` };
+    expect(JSON.stringify(await mistakesOf({ env }))).not.toContain(secret);
+  });
+
+  test('withoutSecrets leaves all but the values of headers', async () => {
+    const headers = { 'X-Key': secret };
+    const upstreams = {
+      'a.test': { url: 'https://a.test/v2/hub', headers },
+      'b.test': { endpoints: [{ url: 'https://c.test', headers }] },
+    };
+    const config = await loadConfig({
+      env: { SALVOR_REGISTRY_UPSTREAMS: JSON.stringify(upstreams) },
+    });
+    expect(config.registry.upstreams['a.test']?.headers).toEqual(headers);
+    expect(JSON.parse(JSON.stringify(withoutSecrets(configSchema, config)))).toEqual(
+      JSON.parse(JSON.stringify(config).replaceAll(secret, '[redacted]')),
+    );
+  });
+
+  test('readHeadersFile gives names and values, and shows neither when it cannot', async () => {
+    const path = await file('headers', `# robot\n\nAuthorization: Basic ${secret}\r\nX-A:b: c\n`);
+    expect(readHeadersFile(path)).toEqual({ authorization: `Basic ${secret}`, 'x-a': 'b: c' });
+    for (const line of [secret, `Range: ${secret}`, `a b: ${secret}`, `a: ${secret}\0`, 'a:']) {
+      const wrong = await file('wrong-headers', `a: b\n${line}\n`);
+      const read = (): unknown => readHeadersFile(wrong);
+      expect(read, line).toThrow(`Cannot use line 2 of ${wrong}`);
+      expect(read, line).not.toThrow(secret);
+    }
+  });
+});
+
 describe('loadConfig rules', () => {
   const upstream = (settings: object): LoadOptions => ({
     env: { SALVOR_REGISTRY_UPSTREAMS: JSON.stringify({ 'a.test': settings }) },
@@ -320,6 +405,13 @@ describe('loadConfig rules', () => {
     [{ clientCertificate: '/c' }, 'clientKey'],
     [{ clientKey: '/k' }, 'clientCertificate'],
     [{ plainHttp: true, url: 'https://a.test' }, 'url'],
+    [{ headers: { A: '1', a: '2' } }, 'headers["a"]'],
+    [{ endpoints: [{ url: 'https://b.test', clientKey: '/k' }] }, 'endpoints[0].clientCertificate'],
+    [{ endpoints: [{ url: 'https://b.test' }], url: 'https://a.test' }, 'url'],
+    [{ endpoints: [{ url: 'https://b.test' }], ca: '/ca' }, 'ca'],
+    [{ endpoints: [{ url: 'https://b.test' }], headers: { a: '1' } }, 'headers'],
+    [{ endpoints: [{ url: 'https://b.test' }], credentials: 'none' }, 'credentials'],
+    [{ endpoints: [{ url: 'https://b.test' }], plainHttp: true }, 'plainHttp'],
   ])('loadConfig refuses the upstream %j', async (settings, name) => {
     const mistakes = await mistakesOf(upstream(settings));
     expect(mistakes.map(({ key }) => key)).toEqual([`registry.upstreams["a.test"].${name}`]);

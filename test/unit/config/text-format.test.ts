@@ -35,12 +35,28 @@ const examples: Readonly<
     wrong: ['', '/', 'docker.io/', 'docker.io//a', 'https://docker.io', 'a b', 'a/b:tag'],
   },
   staleCause: { right: ['unreachable', '5xx', '429', 'gone'], wrong: ['', '404', '500', 'Gone'] },
-  origin: {
-    right: ['https://docker.io', 'http://127.0.0.1:5000', 'https://[::1]:5000/'],
+  headerName: {
+    right: ['Authorization', 'x-jfrog-art-api', 'User-Agent', 'cookie'],
+    wrong: ['', 'a b', 'a:', 'a\n', 'Host', 'RANGE', 'accept', 'Connection', 'TE', 'if-none-match'],
+  },
+  headerValue: {
+    right: ['Basic cm9ib3Q6YQ==', 'a\tb', 'é'],
+    wrong: ['', ' a', 'a ', 'a\r\nb: c', 'a\0', '\x7f', '…'],
+  },
+  apiUrl: {
+    right: [
+      'https://docker.io',
+      'http://127.0.0.1:5000',
+      'https://[::1]:5000/',
+      'https://a/v2',
+      'https://harbor.test/v2/hub',
+      'https://a/api/docker/hub/v2/',
+    ],
     wrong: [
       'docker.io',
       'ftp://a',
-      'https://a/v2',
+      'https://a/v2//b',
+      'https://a/b c',
       'https://u@a',
       'https://a?b',
       'https://a#b',
