@@ -1,7 +1,9 @@
+import { readHeadersFile } from '../config/headers-file.ts';
 import { defaultUpstreamUrl } from '../config/load.ts';
-import type { Config, UpstreamConfig } from '../config/schema.ts';
-import { AddressGuard } from '../registry/upstream/address-guard.ts';
+import type { Config, EndpointConfig, UpstreamConfig } from '../config/schema.ts';
 import type { RegistryMetrics } from '../registry/registry-metrics.ts';
+import { AddressGuard } from '../registry/upstream/address-guard.ts';
+import { Endpoint } from '../registry/upstream/endpoint.ts';
 import { TokenServices } from '../registry/upstream/token-service.ts';
 import { UpstreamClient } from '../registry/upstream/upstream-client.ts';
 import { UpstreamHealth } from '../registry/upstream/upstream-health.ts';
@@ -13,63 +15,129 @@ const TOKEN_SERVICE_SHARE = 0.75;
 /** How long a token service that answered is taken to be alive, milliseconds. */
 const TOKEN_SERVICE_ALIVE_MS = 10_000;
 
+interface Dependencies {
+  readonly log: Logger;
+  readonly metrics: RegistryMetrics;
+}
+
 /**
  * Makes upstreams by name, as the configuration describes them; one that it does not mention is
  * the registry's own host over https.
+ *
+ * @returns throws when a file that the configuration names cannot be read
  */
 export function upstreamFactory(
   config: Config['registry'],
-  dependencies: { readonly log: Logger; readonly metrics: RegistryMetrics },
+  dependencies: Dependencies,
 ): (name: string) => Upstream {
-  const { budgets, limits } = config;
+  const { budgets } = config;
   return (name) => {
     const settings = config.upstreams[name];
-    const url = settings?.url ?? defaultUpstreamUrl(name);
-    const guard = new AddressGuard(allowedAddresses(url, settings));
-    const client = new UpstreamClient(
+    const places = placesOf(name, settings);
+    const allowAddresses = settings?.allowAddresses ?? [];
+    const onOutage = (cause: string): void => {
+      if (upstream.outage === undefined) return;
+      const { outages, registryLabel } = dependencies.metrics;
+      outages.inc({ registry: registryLabel(name), cause });
+    };
+    const log = dependencies.log.child({ registry: name });
+    const upstream: Upstream = new Upstream(
+      { name, peers: settings?.peers ?? 'fallback', budgets },
       {
-        url,
-        connections: limits.upstreamConnections,
-        connectMs: budgets.connectMs,
-        redirectRetryMs: budgets.probeIntervalMs,
-        ...given('ca', settings?.ca),
-        ...given('clientCertificate', settings?.clientCertificate),
-        ...given('clientKey', settings?.clientKey),
-      },
-      { guard },
-    );
-    const health = new UpstreamHealth(
-      {
-        proofGapMs: budgets.proofGapMs,
-        probeIntervalMs: budgets.probeIntervalMs,
-        probeTimeoutMs: budgets.outageAnswerMs / 2,
-      },
-      {
-        client,
-        log: dependencies.log.child({ registry: name }),
-        onChange: (outage) => dependencies.metrics.outages.inc(outage === undefined ? -1 : 1),
+        endpoints: places.map((place) => {
+          // An address that the configuration itself names is meant to be dialled.
+          const own = place.isConfigured ? AddressGuard.networkOf(new URL(place.url).hostname) : [];
+          const guard = new AddressGuard([...allowAddresses, ...own]);
+          return endpointAt(place, config, { guard, log, onOutage });
+        }),
       },
     );
-    const peers = settings?.peers ?? 'fallback';
-    const tokenServices = new TokenServices(
-      {
-        probeTimeoutMs: budgets.outageAnswerMs * TOKEN_SERVICE_SHARE,
-        proofGapMs: budgets.proofGapMs,
-        aliveMs: TOKEN_SERVICE_ALIVE_MS,
-        downMs: budgets.probeIntervalMs,
-      },
-      { client },
-    );
-    return new Upstream({ name, peers, budgets }, { client, health, tokenServices });
+    return upstream;
   };
 }
 
-// An address that the configuration itself names is meant to be dialled.
-function allowedAddresses(url: string, settings: UpstreamConfig | undefined): readonly string[] {
-  if (settings === undefined) return [];
-  const { hostname } = new URL(url);
-  const literal = AddressGuard.networkOf(hostname);
-  return [...settings.allowAddresses, ...literal];
+/** One URL to ask, and what is known of it. */
+interface EndpointPlace extends Partial<Omit<EndpointConfig, 'url' | 'credentials'>> {
+  readonly url: string;
+  readonly forwardsCredentials: boolean;
+  readonly isConfigured: boolean;
+}
+
+function placesOf(name: string, settings: UpstreamConfig | undefined): EndpointPlace[] {
+  if (settings === undefined) {
+    return [{ url: defaultUpstreamUrl(name), forwardsCredentials: true, isConfigured: false }];
+  }
+  const { endpoints } = settings;
+  const all = endpoints.length > 0 ? endpoints : [settings];
+  return all.map((endpoint) => ({
+    ...endpoint,
+    forwardsCredentials:
+      endpoint.credentials === 'auto'
+        ? all.length === 1 || isOwnHost(name, endpoint.url)
+        : endpoint.credentials === 'forward',
+    isConfigured: true,
+  }));
+}
+
+/** Whether a URL is at the registry itself, by the name under which images know it. */
+function isOwnHost(name: string, url: string): boolean {
+  const { host, protocol } = new URL(url);
+  return host === new URL(defaultUpstreamUrl(name, protocol === 'http:')).host;
+}
+
+function endpointAt(
+  place: EndpointPlace,
+  { budgets, limits }: Pick<Config['registry'], 'budgets' | 'limits'>,
+  dependencies: {
+    readonly guard: AddressGuard;
+    readonly log: Logger;
+    readonly onOutage: (cause: string) => void;
+  },
+): Endpoint {
+  const client = new UpstreamClient(
+    {
+      url: place.url,
+      headers: headersOf(place),
+      connections: limits.upstreamConnections,
+      connectMs: budgets.connectMs,
+      redirectRetryMs: budgets.probeIntervalMs,
+      ...given('ca', place.ca),
+      ...given('clientCertificate', place.clientCertificate),
+      ...given('clientKey', place.clientKey),
+    },
+    dependencies,
+  );
+  const health = new UpstreamHealth(
+    {
+      proofGapMs: budgets.proofGapMs,
+      probeIntervalMs: budgets.probeIntervalMs,
+      probeTimeoutMs: budgets.outageAnswerMs / 2,
+    },
+    {
+      client,
+      log: dependencies.log,
+      onChange: (outage) => {
+        if (outage !== undefined) dependencies.onOutage(outage.cause.kind);
+      },
+    },
+  );
+  const tokenServices = new TokenServices(
+    {
+      probeTimeoutMs: budgets.outageAnswerMs * TOKEN_SERVICE_SHARE,
+      proofGapMs: budgets.proofGapMs,
+      aliveMs: TOKEN_SERVICE_ALIVE_MS,
+      downMs: budgets.probeIntervalMs,
+    },
+    { client },
+  );
+  const { forwardsCredentials } = place;
+  return new Endpoint({ budgets, forwardsCredentials }, { client, health, tokenServices });
+}
+
+function headersOf({ headers = {}, headersFile = '' }: EndpointPlace): Record<string, string> {
+  const named = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]);
+  const fromFile = headersFile === '' ? {} : readHeadersFile(headersFile);
+  return { ...fromFile, ...(Object.fromEntries(named) as Record<string, string>) };
 }
 
 function given<K extends string>(key: K, value: string | undefined): Partial<Record<K, string>> {

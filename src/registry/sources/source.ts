@@ -16,6 +16,8 @@ export interface OpenedBody {
   readonly source: string;
   /** "host:port" that sends it, where that may be another than the upstream's own. */
   readonly origin?: string;
+  /** Which endpoint of the upstream sends it, counted from 0. */
+  readonly endpoint?: number;
   /** Of the whole blob. */
   readonly sizeBytes: number;
   /** What the chunks cover; it may begin before what was wanted, never behind. */

@@ -57,6 +57,7 @@ function bodyOf(response: UpstreamResponse, wanted: Wanted): OpenedBody {
   return {
     source: 'upstream',
     origin: response.host,
+    ...(response.endpoint === undefined ? {} : { endpoint: response.endpoint }),
     sizeBytes,
     stretch: { start, end },
     trusted: true,

@@ -16,7 +16,10 @@ export interface Refusal {
 }
 
 /** @returns one header's value; of several, the first */
-export function headerOf(response: UpstreamResponse, name: string): string | undefined {
+export function headerOf(
+  response: Pick<UpstreamResponse, 'headers'>,
+  name: string,
+): string | undefined {
   const value = response.headers[name];
   return Array.isArray(value) ? value[0] : value;
 }

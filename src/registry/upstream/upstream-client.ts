@@ -10,7 +10,7 @@ const MAX_REDIRECTS = 5;
 /** A request to an upstream, in its own words. */
 export interface UpstreamRequest {
   readonly method: 'GET' | 'HEAD';
-  /** Absolute path and query behind the base URL, such as "/v2/library/nginx/manifests/1". */
+  /** As the distribution-spec has it: "/v2/library/nginx/manifests/1", "/v2/". */
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
   /** Do not use a connection that is open already, nor leave this one open. */
@@ -27,11 +27,18 @@ export interface UpstreamResponse {
   readonly body: Dispatcher.ResponseData['body'];
   /** Host of the URL that answered in the end, behind redirects. */
   readonly host: string;
+  /** Which one of its upstream's endpoints gave it, counted from 0. */
+  readonly endpoint?: number;
 }
 
 export interface UpstreamClientOptions {
-  /** "https://registry.test" or "http://…", perhaps with a path prefix. */
+  /**
+   * "https://registry.test" or "http://…". A path stands in place of /v2, as in containerd's
+   * hosts.toml with override_path: https://cache.test/v2/hub is asked for /v2/hub/a/manifests/1.
+   */
   readonly url: string;
+  /** Sent to the URL's own host alone; they win over a request's own. Names in lower case. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** PEM file of authorities that are trusted beside the system's. */
   readonly ca?: string;
   readonly clientCertificate?: string;
@@ -48,6 +55,7 @@ export interface UpstreamClientOptions {
  */
 export class UpstreamClient {
   readonly #base: URL;
+  readonly #headers: Readonly<Record<string, string>>;
   readonly #guard: AddressGuard;
   readonly #pooled: EnvHttpProxyAgent;
   readonly #fresh: EnvHttpProxyAgent;
@@ -60,6 +68,7 @@ export class UpstreamClient {
    */
   constructor(options: UpstreamClientOptions, dependencies: { guard: AddressGuard }) {
     this.#base = new URL(options.url);
+    this.#headers = options.headers ?? {};
     this.#guard = dependencies.guard;
     this.#breakers = new OriginBreakers({ retryAfterMs: options.redirectRetryMs });
     const tls = tlsOptions(options);
@@ -80,8 +89,8 @@ export class UpstreamClient {
   }
 
   /**
-   * Sends a request, follows redirects (Authorization goes to the upstream's own host alone) and
-   * returns when headers are there.
+   * Sends a request, follows redirects (Authorization and the configured headers go to the
+   * upstream's own host alone) and returns when headers are there.
    *
    * @throws UpstreamFailure for everything that is not an HTTP answer
    */
@@ -123,6 +132,11 @@ export class UpstreamClient {
     }
   }
 
+  /** Whether a request gets other credentials than its client's, of the configuration. */
+  get hasOwnCredentials(): boolean {
+    return 'authorization' in this.#headers;
+  }
+
   /** Counts a body that broke off against the place it came from. */
   async recordBodyFailure(failure: UpstreamFailure, origin: string): Promise<void> {
     if (origin !== this.host) await this.#breakers.recordFailure(failure, origin);
@@ -136,6 +150,11 @@ export class UpstreamClient {
   /** Closes idle connections and cuts the others. */
   async close(): Promise<void> {
     await Promise.all([this.#pooled.destroy(), this.#fresh.destroy()]);
+  }
+
+  #urlOf(path: string): URL {
+    const prefix = this.#base.pathname.replace(/\/+$/, '');
+    return new URL(prefix === '' ? path : prefix + path.replace(/^\/v2(?=\/)/, ''), this.#base);
   }
 
   async #request(url: URL, request: UpstreamRequest): Promise<Dispatcher.ResponseData> {
@@ -168,8 +187,8 @@ export class UpstreamClient {
   }
 
   async #follow(request: UpstreamRequest, signal: AbortSignal): Promise<UpstreamResponse> {
-    let url = new URL(this.#base.href.replace(/\/$/, '') + request.path);
-    let headers = request.headers;
+    let url = this.#urlOf(request.path);
+    let headers: Readonly<Record<string, string>> = { ...request.headers, ...this.#headers };
     for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
       this.#guard.checkHost(url.hostname);
       const { statusCode, ...response } =
@@ -187,7 +206,7 @@ export class UpstreamClient {
       }
       await response.body.dump();
       const next = redirectTarget(url, location);
-      if (next.host !== url.host) headers = withoutCredentials(headers);
+      if (next.host !== url.host) headers = withoutCredentials(request.headers);
       url = next;
       this.#redirectTarget = url.host;
     }

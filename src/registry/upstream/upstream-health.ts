@@ -7,6 +7,8 @@ export interface Outage {
   /** Milliseconds since the epoch. */
   readonly sinceMs: number;
   readonly cause: UpstreamFailure;
+  /** Requests that were answered in full all the same. */
+  readonly savedRequests: number;
 }
 
 export interface UpstreamHealthOptions {
@@ -68,10 +70,19 @@ export class UpstreamHealth {
   recordSuccess(): void {
     this.#firstFailure = undefined;
     if (this.#outage === undefined) return;
-    const durationMs = this.#now() - this.#outage.sinceMs;
+    const { cause, savedRequests, sinceMs } = this.#outage;
     this.#outage = undefined;
     clearTimeout(this.#probeTimer);
-    this.#log.info({ upstream: this.#client.host, durationMs }, 'upstream outage is over');
+    this.#log.info(
+      {
+        upstream: this.#client.host,
+        since: new Date(sinceMs).toISOString(),
+        cause: cause.kind,
+        durationMs: this.#now() - sinceMs,
+        savedRequests,
+      },
+      'upstream outage is over',
+    );
     this.#onChange(undefined);
   }
 
@@ -82,6 +93,12 @@ export class UpstreamHealth {
    */
   recordFailure(failure: UpstreamFailure, startedAtMs: number): void {
     this.#weigh(failure, startedAtMs, { isLook: false });
+  }
+
+  /** A request was answered in full without the upstream. Counts while an outage is on. */
+  recordSaved(): void {
+    if (this.#outage === undefined) return;
+    this.#outage = { ...this.#outage, savedRequests: this.#outage.savedRequests + 1 };
   }
 
   /**
@@ -125,9 +142,15 @@ export class UpstreamHealth {
       void this.probe();
       return;
     }
-    this.#outage = { sinceMs: Math.min(first.startedAtMs, startedAtMs), cause: failure };
+    const sinceMs = Math.min(first.startedAtMs, startedAtMs);
+    this.#outage = { sinceMs, cause: failure, savedRequests: 0 };
     this.#log.warn(
-      { upstream: this.#client.host, cause: failure.kind, reason: failure.message },
+      {
+        upstream: this.#client.host,
+        since: new Date(sinceMs).toISOString(),
+        cause: failure.kind,
+        reason: failure.message,
+      },
       'upstream outage begins',
     );
     this.#onChange(this.#outage);

@@ -1,237 +1,170 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Budgets } from '../budgets.ts';
-import type { TokenServices } from './token-service.ts';
-import type { UpstreamClient, UpstreamRequest, UpstreamResponse } from './upstream-client.ts';
+import type { OpenedBody } from '../sources/source.ts';
+import type { AskRequest, Endpoint, EndpointAskOptions } from './endpoint.ts';
+import { EndpointOutcomes } from './endpoint-outcomes.ts';
+import { discard } from './upstream-answer.ts';
+import type { UpstreamResponse } from './upstream-client.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
-import type { UpstreamHealth } from './upstream-health.ts';
+import type { Outage } from './upstream-health.ts';
 
-/** A request for something in a repository. */
-export type AskRequest = Pick<UpstreamRequest, 'method' | 'path' | 'headers'>;
+export type { AskRequest } from './endpoint.ts';
 
-export interface AskOptions {
-  readonly signal: AbortSignal;
-  /** Called when the first attempt has failed: whoever can help should start now. */
-  readonly onTrouble?: () => void;
+export interface AskOptions extends Pick<EndpointAskOptions, 'signal' | 'onTrouble'> {
+  /** The endpoint to begin with, as an earlier answer named it; the first one unless told. */
+  readonly endpoint?: number | undefined;
 }
 
-/** After this share of the time in which an outage must be answered, silence is looked into. */
-const QUIET_SHARE = 0.25;
-
-/** Timers may fire a little early; a second attempt must not come too early to count. */
-const TIMER_SLACK_MS = 10;
-
-/** How many attempts one request gets while the upstream is not known to be down. */
-const MAX_ATTEMPTS = 2;
+interface Place {
+  readonly endpoint: Endpoint;
+  readonly index: number;
+}
 
 /**
- * One registry that images come from. Asking it means: one attempt, a second one on a fresh
- * connection when the first fails, and a look whether it is alive at all when it is silent. Slow
- * is not failed: an upstream that is alive has {@link Budgets.upstreamHeadersMs} to answer.
+ * One registry that images come from, at one URL or several. They are asked in order: the next one
+ * when an endpoint fails, does not have what is asked for, or refuses credentials that are not the
+ * client's. Those in outage are left out while another one is up.
  */
 export class Upstream {
   /** As images are named: "docker.io", "registry.test:5000". */
   readonly name: string;
   /** Whether nodes are asked before or after it. */
   readonly peers: 'fallback' | 'prefer';
-  readonly health: UpstreamHealth;
-  readonly #client: UpstreamClient;
-  readonly #tokenServices: Pick<TokenServices, 'check'>;
-  readonly #budgets: Budgets;
+  readonly endpoints: readonly Endpoint[];
+  readonly #headersMs: number;
   readonly #now: () => number;
-  /** When it last answered a request for content; looks at whether it is alive do not count. */
-  #lastAnswerAtMs = Number.NEGATIVE_INFINITY;
-  #answerCount = 0;
 
   constructor(
     options: {
       readonly name: string;
       readonly peers: 'fallback' | 'prefer';
-      readonly budgets: Budgets;
+      readonly budgets: Pick<Budgets, 'upstreamHeadersMs'>;
     },
     dependencies: {
-      client: UpstreamClient;
-      health: UpstreamHealth;
-      tokenServices: Pick<TokenServices, 'check'>;
+      /** At least one, in the order in which they are asked. */
+      endpoints: readonly Endpoint[];
       now?: () => number;
     },
   ) {
     this.name = options.name;
     this.peers = options.peers;
-    this.#budgets = options.budgets;
-    this.#client = dependencies.client;
-    this.health = dependencies.health;
-    this.#tokenServices = dependencies.tokenServices;
+    this.#headersMs = options.budgets.upstreamHeadersMs;
+    this.endpoints = dependencies.endpoints;
     this.#now = dependencies.now ?? Date.now;
   }
 
   /**
-   * Asks until there is an answer that is not a failure of the upstream, or until it is proven
-   * that there will be none. Answers below 500 other than 408 and 429 are answers.
-   *
-   * @throws UpstreamFailure
+   * The outage that is on: all endpoints are down, since the last of them failed, for its reason.
    */
-  async ask(request: AskRequest, options: AskOptions): Promise<UpstreamResponse> {
-    const firstAtMs = this.#now();
-    let answersBefore = this.#answerCount;
-    for (let attempt = 1; ; attempt += 1) {
-      const startedAtMs = this.#now();
-      try {
-        const headersTimeoutMs = firstAtMs + this.#budgets.upstreamHeadersMs - startedAtMs;
-        return await this.#attempt({ ...request, headersTimeoutMs }, attempt, options);
-      } catch (error) {
-        const failure = UpstreamFailure.from(error, this.#client.host);
-        options.onTrouble?.();
-        if (!failure.isOutageSign || options.signal.aborted) throw failure;
-        if (this.health.outage !== undefined) throw failure.proven();
-        const isLate = this.#now() - firstAtMs >= this.#budgets.upstreamHeadersMs;
-        if (attempt === MAX_ATTEMPTS || isLate) {
-          throw this.#answerCount === answersBefore ? failure.proven() : failure;
-        }
-        // What others got before the first failure says nothing about the time since.
-        answersBefore = this.#answerCount;
-        const waitMs = startedAtMs + this.#budgets.proofGapMs + TIMER_SLACK_MS - this.#now();
-        if (waitMs > 0)
-          await sleep(waitMs, undefined, { signal: options.signal }).catch(() => undefined);
-      }
+  get outage(): Outage | undefined {
+    let newest: Outage | undefined;
+    for (const { outage } of this.endpoints) {
+      if (outage === undefined) return undefined;
+      if (newest === undefined || outage.sinceMs > newest.sinceMs) newest = outage;
     }
-  }
-
-  /** A body from this origin broke off in the middle. */
-  recordBodyFailure(failure: UpstreamFailure, origin: string): void {
-    if (origin === this.#client.host) this.health.recordFailure(failure, this.#now());
-    else void this.#client.recordBodyFailure(failure, origin);
+    return newest;
   }
 
   /** Whether it has ever answered this process: what fails now has worked. */
   get hasAnswered(): boolean {
-    return this.#lastAnswerAtMs > Number.NEGATIVE_INFINITY;
+    return this.endpoints.some(({ hasAnswered }) => hasAnswered);
   }
 
-  /** Whether blobs would have to come from a place that has just failed. */
+  /** Whether blobs would have to come from places that have just failed. */
   get isBlobOriginDown(): boolean {
-    return this.#client.isRedirectTargetDown;
+    return (
+      this.endpoints.some(({ isBlobOriginDown }) => isBlobOriginDown) &&
+      this.endpoints.every(({ isBlobOriginDown, outage }) => isBlobOriginDown || outage)
+    );
+  }
+
+  /**
+   * Asks until an endpoint gives what is asked for, refuses the client, or none is left. A failure
+   * of one endpoint outweighs that others do not have it: it might. Answers below 500 other than
+   * 408 and 429 are answers.
+   *
+   * @throws UpstreamFailure
+   */
+  async ask(request: AskRequest, options: AskOptions): Promise<UpstreamResponse> {
+    const up = this.#order(options.endpoint).filter(({ endpoint }) => !endpoint.outage);
+    const outcomes = new EndpointOutcomes();
+    if (up.length === 0) return this.#askAll(request, options, outcomes);
+    for (const { outage } of this.endpoints) if (outage) outcomes.failed(outage.cause.proven());
+    const endAtMs = this.#now() + this.#headersMs;
+    for (const [at, { endpoint, index }] of up.entries()) {
+      const leftMs = endAtMs - this.#now();
+      if (leftMs <= 0 && at > 0) break;
+      // One that is merely slow must leave time for the next.
+      const headersMs = at === up.length - 1 ? leftMs : leftMs / 2;
+      try {
+        const response = await endpoint.ask(request, { ...options, headersMs });
+        const answer = outcomes.answered({ ...response, endpoint: index }, endpoint);
+        if (answer !== undefined) return answer;
+      } catch (error) {
+        const failure = UpstreamFailure.from(error, endpoint.host);
+        if (options.signal.aborted) {
+          outcomes.close();
+          throw failure;
+        }
+        outcomes.failed(failure);
+      }
+    }
+    return outcomes.conclude();
+  }
+
+  /** A body from it broke off in the middle. */
+  recordBodyFailure(failure: UpstreamFailure, body: Pick<OpenedBody, 'endpoint' | 'origin'>): void {
+    this.endpoints[body.endpoint ?? 0]?.recordBodyFailure(failure, body.origin ?? '');
+  }
+
+  /** A request was answered in full that this upstream would have failed. */
+  recordSaved(): void {
+    for (const endpoint of this.endpoints) endpoint.recordSaved();
   }
 
   /** Closes what is open. */
   async close(): Promise<void> {
-    this.health.close();
-    await this.#client.close();
+    await Promise.all(this.endpoints.map((endpoint) => endpoint.close()));
   }
 
-  async #attempt(
-    request: AskRequest & Pick<UpstreamRequest, 'headersTimeoutMs'>,
-    attempt: number,
+  #order(first = 0): Place[] {
+    const all = this.endpoints.map((endpoint, index) => ({ endpoint, index }));
+    const isFirst = ({ index }: Place): boolean => index === first;
+    return [...all.filter(isFirst), ...all.filter((place) => !isFirst(place))];
+  }
+
+  /** All are down: asked at once, so that several cost no more time than one would. */
+  async #askAll(
+    request: AskRequest,
     options: AskOptions,
+    outcomes: EndpointOutcomes,
   ): Promise<UpstreamResponse> {
-    const startedAtMs = this.#now();
-    const abandoned = new AbortController();
-    const over = new AbortController();
-    let proof: UpstreamFailure | undefined;
-    const quiet = setTimeout(() => {
-      void this.#proveSilence(startedAtMs, over.signal).then((failure) => {
-        proof = failure;
-        if (failure !== undefined) abandoned.abort();
-      });
-    }, this.#quietMs);
-    try {
-      return await this.#send({
-        ...request,
-        fresh: attempt > 1,
-        signal: AbortSignal.any([options.signal, abandoned.signal]),
-      });
-    } catch (error) {
-      throw proof ?? error;
-    } finally {
-      clearTimeout(quiet);
-      over.abort();
-    }
-  }
-
-  /** After this long without a word somebody looks what is the matter, milliseconds. */
-  get #quietMs(): number {
-    return this.#budgets.outageAnswerMs * QUIET_SHARE;
-  }
-
-  /**
-   * A request has waited in silence for a while: is anybody there? A look that fails after a wait
-   * of its own is, together with the silence, the proof; one that fails at once is repeated. Where
-   * others get answers all the while, there is no silence, only too much to do.
-   *
-   * @param over aborts when the request is over
-   * @returns undefined while the upstream may be alive
-   */
-  async #proveSilence(
-    requestStartedAtMs: number,
-    over: AbortSignal,
-  ): Promise<UpstreamFailure | undefined> {
-    let silentSinceMs = requestStartedAtMs;
-    while (!over.aborted) {
-      const probeStartedAtMs = this.#now();
-      const failure = await this.health.probe();
-      if (failure === undefined) return undefined;
-      if (failure.kind !== 'timeout') {
-        const nextMs = probeStartedAtMs + this.#budgets.proofGapMs + TIMER_SLACK_MS;
-        await sleep(Math.max(0, nextMs - this.#now()));
-        return this.health.probe();
+    const running = new Set<AbortController>();
+    const found = Promise.withResolvers<UpstreamResponse>();
+    let isFound = false;
+    const askOne = async ({ endpoint, index }: Place): Promise<void> => {
+      const stop = new AbortController();
+      const signal = AbortSignal.any([options.signal, stop.signal]);
+      running.add(stop);
+      try {
+        const response = await endpoint.ask(request, { ...options, signal });
+        running.delete(stop);
+        if (isFound) {
+          discard(response);
+          return;
+        }
+        const answer = outcomes.answered({ ...response, endpoint: index }, endpoint);
+        if (answer === undefined) return;
+        isFound = true;
+        for (const other of running) other.abort();
+        found.resolve(answer);
+      } catch (error) {
+        outcomes.failed(UpstreamFailure.from(error, endpoint.host));
       }
-      if (this.#lastAnswerAtMs < silentSinceMs) {
-        this.health.recordFailure(failure, silentSinceMs);
-        return failure;
-      }
-      silentSinceMs = this.#now();
-      await sleep(this.#quietMs, undefined, { signal: over }).catch(() => undefined);
-    }
-    return undefined;
+    };
+    const asked = Promise.all(this.#order(options.endpoint).map(askOne));
+    return Promise.race([
+      found.promise,
+      asked.then(() => (isFound ? found.promise : outcomes.conclude())),
+    ]);
   }
-
-  async #send(request: UpstreamRequest): Promise<UpstreamResponse> {
-    const startedAtMs = this.#now();
-    try {
-      const response = await this.#client.send(request);
-      const failure =
-        failureOf(response, this.#client.host) ?? (await this.#challengeFailure(request, response));
-      if (!failure?.isOutageSign) {
-        this.#lastAnswerAtMs = this.#now();
-        this.#answerCount += 1;
-        this.health.recordSuccess();
-      }
-      if (failure === undefined) return response;
-      response.body.on('error', () => undefined);
-      response.body.destroy();
-      throw failure;
-    } catch (error) {
-      const failure = UpstreamFailure.from(error, this.#client.host);
-      const isItsOwn = failure.origin === undefined || failure.origin === this.#client.host;
-      if (!request.signal.aborted && isItsOwn) this.health.recordFailure(failure, startedAtMs);
-      throw failure;
-    }
-  }
-
-  /** A challenge is worth passing on only if somebody hands out tokens. */
-  async #challengeFailure(
-    request: UpstreamRequest,
-    response: UpstreamResponse,
-  ): Promise<UpstreamFailure | undefined> {
-    if (response.status !== 401 || 'authorization' in request.headers) return undefined;
-    return this.#tokenServices.check(response);
-  }
-}
-
-function failureOf(response: UpstreamResponse, host: string): UpstreamFailure | undefined {
-  const { status } = response;
-  if (status === 429 || status === 408) {
-    const retryAfter = response.headers['retry-after'];
-    return new UpstreamFailure('rate_limited', `${host} limits the rate (${status})`, {
-      status,
-      ...(typeof retryAfter === 'string' ? { retryAfter } : {}),
-    });
-  }
-  if (status >= 500) {
-    return new UpstreamFailure('server_error', `${host} answers ${status}`, { status });
-  }
-  const isOdd = status < 200 || (status > 200 && status < 300 && status !== 206);
-  if (isOdd || (status >= 300 && status < 400)) {
-    return new UpstreamFailure('bad_answer', `${host} answers ${status}`, { status });
-  }
-  return undefined;
 }

@@ -89,17 +89,6 @@ describe('UpstreamClient', () => {
     ]);
   });
 
-  it('UpstreamClient puts the prefix of its URL before every path', async () => {
-    const server = await serve((_, response) => response.end());
-    for (const prefix of ['/registry', '/registry/']) {
-      const response = await clientOf(server.url + prefix).send(request());
-      await textOf(response);
-    }
-    expect(new Set(server.requests.map(({ url }) => url))).toEqual(
-      new Set(['/registry/v2/a/manifests/1']),
-    );
-  });
-
   it('UpstreamClient uses a connection again, after GET and after HEAD', async () => {
     const server = await serve((_, response) => {
       response.writeHead(200, { 'content-length': 5 }).end('hello');

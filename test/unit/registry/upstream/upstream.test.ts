@@ -1,10 +1,11 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import type { Budgets } from '../../../../src/registry/budgets.ts';
 import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
+import { Endpoint } from '../../../../src/registry/upstream/endpoint.ts';
 import { UpstreamClient } from '../../../../src/registry/upstream/upstream-client.ts';
 import { UpstreamFailure } from '../../../../src/registry/upstream/upstream-failure.ts';
 import { UpstreamHealth } from '../../../../src/registry/upstream/upstream-health.ts';
-import { Upstream } from '../../../../src/registry/upstream/upstream.ts';
+import { Upstream, type AskOptions } from '../../../../src/registry/upstream/upstream.ts';
 import { silentLogger } from '../../../../src/telemetry/logger.ts';
 import { expectNoLeaks } from '../../../support/no-leaks.ts';
 import { freePort } from '../../../support/ports.ts';
@@ -26,11 +27,14 @@ const budgets: Budgets = {
   probeIntervalMs: 60_000,
 };
 
+/** How far the clock of endpoints is ahead. */
+let skippedMs = 0;
 const open: { close(): Promise<void> }[] = [];
 
 afterEach(async () => {
   for (const one of open.reverse()) await one.close();
   open.length = 0;
+  skippedMs = 0;
 });
 
 async function serve(handler: Handler): Promise<WebServer> {
@@ -39,26 +43,53 @@ async function serve(handler: Handler): Promise<WebServer> {
   return server;
 }
 
-function upstreamAt(
-  url: string,
-  options: { tokenFailure?: UpstreamFailure; budgets?: Partial<Budgets> } = {},
-): Upstream {
-  const all = { ...budgets, ...options.budgets };
-  const client = new UpstreamClient(
-    { url, connections: 4, connectMs: all.connectMs, redirectRetryMs: 1000 },
-    { guard: new AddressGuard(['127.0.0.0/8']) },
-  );
-  const health = new UpstreamHealth(
-    {
+const answering =
+  (status: number, headers: Record<string, string> = {}): Handler =>
+  (_, response) =>
+    response.writeHead(status, headers).end(`said ${status}`);
+/** Alive, but without luck for content. */
+const resetting: Handler = (message, response) => {
+  if (message.url === '/v2/') response.end();
+  else message.socket.resetAndDestroy();
+};
+const silent: Handler = () => undefined;
+
+interface Place {
+  readonly url: string;
+  readonly forwardsCredentials?: boolean;
+  readonly headers?: Record<string, string>;
+  readonly guard?: AddressGuard;
+}
+
+function chainOf(places: readonly (Place | WebServer)[], some: Partial<Budgets> = {}): Upstream {
+  const all = { ...budgets, ...some };
+  const endpoints = places.map((place) => {
+    const { forwardsCredentials, guard, headers = {} } = place as Place;
+    const client = new UpstreamClient(
+      {
+        url: place.url,
+        headers,
+        connections: 4,
+        connectMs: all.connectMs,
+        redirectRetryMs: 1000,
+      },
+      { guard: guard ?? new AddressGuard(['127.0.0.0/8']) },
+    );
+    const options = {
       proofGapMs: all.proofGapMs,
       probeIntervalMs: all.probeIntervalMs,
       probeTimeoutMs: all.outageAnswerMs / 2,
-    },
-    { client, log: silentLogger },
-  );
+    };
+    const health = new UpstreamHealth(options, { client, log: silentLogger });
+    const tokenServices = { check: async () => undefined };
+    return new Endpoint(
+      { budgets: all, forwardsCredentials: forwardsCredentials ?? true },
+      { client, health, tokenServices, now: () => Date.now() + skippedMs },
+    );
+  });
   const upstream = new Upstream(
     { name: 'registry.test', peers: 'fallback', budgets: all },
-    { client, health, tokenServices: { check: async () => options.tokenFailure } },
+    { endpoints },
   );
   open.push(upstream);
   return upstream;
@@ -66,235 +97,250 @@ function upstreamAt(
 
 async function ask(
   upstream: Upstream,
-  options: { signal?: AbortSignal; onTrouble?: () => void; headers?: Record<string, string> } = {},
-): Promise<{ status: number; text: string }> {
+  options: Partial<AskOptions> & { headers?: Record<string, string> } = {},
+): Promise<{ status: number; endpoint: number | undefined; text: string }> {
   const { headers = {}, ...others } = options;
   const response = await upstream.ask(
     { method: 'GET', path: '/v2/a/manifests/1', headers },
     { signal: new AbortController().signal, ...others },
   );
-  return { status: response.status, text: await response.body.text() };
+  const { endpoint, status } = response;
+  return { status, endpoint, text: await response.body.text() };
 }
 
-const content = (url: string | undefined): boolean => url !== '/v2/';
+async function deadUrl(): Promise<string> {
+  return `http://127.0.0.1:${await freePort()}`;
+}
 
-describe('Upstream', () => {
-  it.each([200, 206, 401, 403, 404])('Upstream takes %i for an answer', async (status) => {
-    const server = await serve((_, response) => response.writeHead(status).end('said'));
-    const upstream = upstreamAt(server.url);
-    expect(await ask(upstream)).toEqual({ status, text: 'said' });
-    expect(server.requests.length).toBe(1);
-    expect(upstream.hasAnswered).toBe(true);
-  });
+const withCredentials = { headers: { authorization: 'Bearer client' } };
 
-  it('Upstream repeats a request once, on a connection of its own', async () => {
-    const server = await serve((_, response) => {
-      if (server.requests.length === 2) response.writeHead(502).end();
-      else response.end(`answer ${server.requests.length}`);
-    });
-    const upstream = upstreamAt(server.url);
-    await ask(upstream);
-    let troubles = 0;
-    const { text } = await ask(upstream, { onTrouble: () => (troubles += 1) });
-    expect([text, troubles]).toEqual(['answer 3', 1]);
-    const [, failed, repeated] = server.requests;
-    expect(repeated?.remotePort).not.toBe(failed?.remotePort);
-    expect(server.requests[2]?.headers.connection).toBe('close');
-    expect(upstream.health.outage).toBeUndefined();
-  });
-
-  it('Upstream gives up on one that refuses, with the proof of two attempts', async () => {
-    const upstream = upstreamAt(`http://127.0.0.1:${await freePort()}`);
-    let troubles = 0;
-    await expect(ask(upstream, { onTrouble: () => (troubles += 1) })).rejects.toMatchObject({
-      kind: 'refused',
-      isProven: true,
-    });
-    expect(troubles).toBe(2);
-    expect(upstream.health.outage?.cause.kind).toBe('refused');
-    expect(upstream.hasAnswered).toBe(false);
-  });
-
-  it('Upstream is asked once only while it is known to be down', async () => {
-    const port = await freePort();
-    const upstream = upstreamAt(`http://127.0.0.1:${port}`);
-    await expect(ask(upstream)).rejects.toBeInstanceOf(UpstreamFailure);
-    let troubles = 0;
-    await expect(ask(upstream, { onTrouble: () => (troubles += 1) })).rejects.toMatchObject({
-      isProven: true,
-    });
-    expect(troubles).toBe(1);
-  });
-
-  it('Upstream that answers ends its outage', async () => {
-    let isDown = true;
-    const server = await serve((message, response) => {
-      if (isDown) message.socket.resetAndDestroy();
-      else response.end('back');
-    });
-    const upstream = upstreamAt(server.url);
-    await expect(ask(upstream)).rejects.toMatchObject({ kind: 'reset' });
-    expect(upstream.health.outage).toBeDefined();
-    isDown = false;
-    expect((await ask(upstream)).text).toBe('back');
-    expect(upstream.health.outage).toBeUndefined();
+describe('Upstream with several endpoints', () => {
+  it('Upstream asks its endpoints in order, and no other when one gives it', async () => {
+    const [first, second] = [await serve(answering(200)), await serve(answering(200))];
+    expect(await ask(chainOf([first, second]))).toMatchObject({ status: 200, endpoint: 0 });
+    expect(second.requests).toEqual([]);
   });
 
   it.each([
-    [429, 'rate_limited'],
-    [408, 'rate_limited'],
-    [300, 'bad_answer'],
-    [304, 'bad_answer'],
-    [204, 'bad_answer'],
-  ])('Upstream that answers %i is asked no second time and is not down', async (status, kind) => {
-    const server = await serve((_, response) => {
-      response.writeHead(status, { 'retry-after': '7' }).end();
-    });
-    const upstream = upstreamAt(server.url);
-    await expect(ask(upstream)).rejects.toMatchObject({ kind, status });
-    if (kind === 'rate_limited') {
-      await expect(ask(upstream)).rejects.toMatchObject({ retryAfter: '7' });
-    }
-    expect(upstream.health.outage).toBeUndefined();
-    expect(upstream.hasAnswered).toBe(true);
+    ['does not have it', answering(404)],
+    ['has it no more', answering(410)],
+    ['limits the rate', answering(429)],
+    ['answers 500', answering(500)],
+    ['answers 503', answering(503)],
+    ['answers something odd', answering(304)],
+    ['resets', resetting],
+    ['is silent', silent],
+  ])('Upstream asks the next endpoint when one %s', async (_, handler) => {
+    const [first, second] = [await serve(handler), await serve(answering(200))];
+    expect(await ask(chainOf([first, second]))).toMatchObject({ status: 200, endpoint: 1 });
+    expect(first.requests.length).toBeGreaterThan(0);
+    await waitFor(() => first.openConnections <= 1);
   });
 
-  it('Upstream that fails for one repository alone is not down', async () => {
-    const server = await serve((message, response) => {
-      response.writeHead(content(message.url) ? 500 : 401).end();
+  it('Upstream leaves an endpoint in outage out while another is up', async () => {
+    const second = await serve(answering(200));
+    const upstream = chainOf([{ url: await deadUrl() }, second]);
+    await ask(upstream);
+    expect(upstream.endpoints[0]?.outage?.cause.kind).toBe('refused');
+    expect(upstream.outage).toBeUndefined();
+    let troubles = 0;
+    expect(await ask(upstream, { onTrouble: () => (troubles += 1) })).toMatchObject({
+      endpoint: 1,
     });
-    const upstream = upstreamAt(server.url);
-    await expect(ask(upstream)).rejects.toMatchObject({ kind: 'server_error', isProven: true });
-    await waitFor(() => server.requests.some(({ url }) => !content(url)));
-    expect(upstream.health.outage).toBeUndefined();
+    expect(troubles).toBe(0);
   });
 
-  it('Upstream that is slow but alive is waited for', async () => {
-    const server = await serve((message, response) => {
-      if (!content(message.url)) response.writeHead(401).end();
-      // Far longer than an outage may take to be noticed.
-      else setTimeout(() => response.end('slow'), budgets.outageAnswerMs * 2.5);
-    });
-    const upstream = upstreamAt(server.url);
-    expect((await ask(upstream)).text).toBe('slow');
-    expect(server.requests.filter(({ url }) => !content(url)).length).toBe(1);
-    expect(upstream.health.outage).toBeUndefined();
+  it('Upstream is in outage when all endpoints are, for the reason of the last', async () => {
+    const second = await serve((message) => message.socket.resetAndDestroy());
+    const upstream = chainOf([{ url: await deadUrl() }, second]);
+    await expect(ask(upstream)).rejects.toMatchObject({ kind: 'reset', isProven: true });
+    expect(upstream.outage?.cause.kind).toBe('reset');
+    upstream.recordSaved();
+    expect(upstream.outage?.savedRequests).toBe(1);
   });
 
-  it('Upstream that is slow and alive is not waited for beyond its time', async () => {
-    const server = await serve((message, response) => {
-      if (!content(message.url)) response.writeHead(401).end();
-    });
-    const upstream = upstreamAt(server.url, { budgets: { upstreamHeadersMs: 150 } });
-    await expect(ask(upstream)).rejects.toMatchObject({ kind: 'timeout' });
-  });
-
-  it('Upstream that is silent altogether is proven down in the time of an outage', async () => {
-    const server = await serve(() => undefined);
-    const upstream = upstreamAt(server.url);
+  it('Upstream asks all endpoints at once while all are in outage, once each', async () => {
+    let isDown = true;
+    const handler: Handler = (message, response) => {
+      if (isDown) message.socket.resetAndDestroy();
+      else if (message.url !== '/v2/') response.end('back');
+    };
+    const [first, second] = [await serve(silent), await serve(handler)];
+    const upstream = chainOf([first, second]);
+    await expect(ask(upstream)).rejects.toMatchObject({ isProven: true });
+    expect(upstream.outage).toBeDefined();
+    const asked = second.requests.length;
+    await expect(ask(upstream)).rejects.toMatchObject({ isProven: true });
+    expect(second.requests.length).toBe(asked + 1);
+    isDown = false;
     const startedAt = performance.now();
-    await expect(ask(upstream)).rejects.toMatchObject({ kind: 'timeout', isProven: true });
-    // Bounded far below the time that a slow but living upstream has.
-    expect(performance.now() - startedAt).toBeLessThan(budgets.upstreamHeadersMs / 2);
-    expect(upstream.health.outage?.cause.kind).toBe('timeout');
-    await waitFor(() => server.openConnections === 0);
+    expect(await ask(upstream)).toMatchObject({ text: 'back', endpoint: 1 });
+    // The first one is silent: nobody waits for that.
+    expect(performance.now() - startedAt).toBeLessThan(budgets.outageAnswerMs / 2);
+    expect(upstream.outage).toBeUndefined();
+    await waitFor(() => first.openConnections === 0);
   });
 
-  it('Upstream ends its waits when its client leaves, and blames nobody', async () => {
-    const server = await serve((message, response) => {
-      if (!content(message.url)) response.writeHead(401).end();
-    });
-    const upstream = upstreamAt(server.url);
-    const leaving = new AbortController();
-    const asking = ask(upstream, { signal: leaving.signal });
-    await waitFor(() => server.requests.length > 0);
-    leaving.abort();
-    await expect(asking).rejects.toMatchObject({ kind: 'cancelled' });
-    await waitFor(() => server.openConnections === 0);
-    expect(upstream.health.outage).toBeUndefined();
-    expect(server.requests.filter(({ url }) => content(url)).length).toBe(1);
+  it('Upstream has it nowhere only if all endpoints say so, and says it as the last', async () => {
+    const [first, second] = [await serve(answering(410)), await serve(answering(404))];
+    expect(await ask(chainOf([first, second]))).toMatchObject({ status: 404, text: 'said 404' });
   });
 
-  it('Upstream that answered somebody else meanwhile is not proven down by one request', async () => {
-    const server = await serve((message, response) => {
+  it.each([
+    ['refuses', async () => ({ url: await deadUrl() }), { kind: 'refused', isProven: true }],
+    ['answers 500', async () => serve(answering(500)), { kind: 'server_error', isProven: true }],
+    ['limits the rate', async () => serve(answering(429)), { kind: 'rate_limited' }],
+  ])('Upstream fails when one endpoint %s and others do not have it', async (_, make, failure) => {
+    const missing = await serve(answering(404));
+    const failing = await make();
+    await expect(ask(chainOf([missing, failing]))).rejects.toMatchObject(failure);
+    const upstream = chainOf([failing, missing]);
+    await expect(ask(upstream)).rejects.toMatchObject(failure);
+    // The same when it is only known to fail.
+    await expect(ask(upstream)).rejects.toMatchObject(failure);
+  });
+
+  it('Upstream takes "not found" over an endpoint that talks nonsense', async () => {
+    const [odd, missing] = [await serve(answering(204)), await serve(answering(404))];
+    expect(await ask(chainOf([odd, missing]))).toMatchObject({ status: 404 });
+    expect(await ask(chainOf([missing, odd]))).toMatchObject({ status: 404 });
+  });
+
+  it('Upstream is not proven down by one endpoint if another may be alive', async () => {
+    const lucky = await serve((message, response) => {
       if (message.headers['x-luck'] === 'bad') message.socket.resetAndDestroy();
       else response.end('fine');
     });
-    const upstream = upstreamAt(server.url);
-    const lucky: Promise<unknown>[] = [];
-    const onTrouble = (): void => void lucky.push(ask(upstream));
-    const unlucky = ask(upstream, { headers: { 'x-luck': 'bad' }, onTrouble });
-    await expect(unlucky).rejects.toMatchObject({ kind: 'reset', isProven: false });
-    await Promise.all(lucky);
-    expect(upstream.health.outage).toBeUndefined();
+    const upstream = chainOf([lucky, { url: await deadUrl() }]);
+    const others: Promise<unknown>[] = [];
+    const asking = ask(upstream, {
+      headers: { 'x-luck': 'bad' },
+      onTrouble: () => void others.push(ask(upstream)),
+    });
+    await expect(asking).rejects.toMatchObject({ kind: 'reset', isProven: false });
+    await Promise.all(others);
   });
 
-  it('Upstream that answered somebody else before it failed is proven down all the same', async () => {
-    const held: (() => void)[] = [];
-    const server = await serve((message, response) => {
-      const reset = (): unknown => message.socket.resetAndDestroy();
-      if (message.headers['x-luck'] !== 'bad') response.end('fine');
-      else if (held.length === 0) held.push(reset);
-      else reset();
-    });
-    const upstream = upstreamAt(server.url);
-    const unlucky = ask(upstream, { headers: { 'x-luck': 'bad' } });
-    const proven = expect(unlucky).rejects.toMatchObject({ kind: 'reset', isProven: true });
-    await waitFor(() => held.length > 0);
-    await ask(upstream);
-    held[0]!();
-    await proven;
-  });
-
-  it('Upstream has one time for all attempts together', async () => {
-    const server = await serve((message, response) => {
-      if (!content(message.url)) response.end('alive');
-    });
+  it('Upstream has one time for all endpoints together', async () => {
+    const alive: Handler = (message, response) => {
+      if (message.url === '/v2/') response.end();
+    };
+    const [first, second] = [await serve(alive), await serve(alive)];
     const upstreamHeadersMs = 600;
-    const upstream = upstreamAt(server.url, { budgets: { upstreamHeadersMs } });
+    const upstream = chainOf([first, second], { upstreamHeadersMs });
     const startedAt = performance.now();
     await expect(ask(upstream)).rejects.toMatchObject({ kind: 'timeout' });
-    expect(performance.now() - startedAt).toBeLessThan(upstreamHeadersMs * 1.8);
-    expect(server.requests.filter(({ url }) => content(url)).length).toBe(1);
+    expect(performance.now() - startedAt).toBeLessThan(upstreamHeadersMs * 1.5);
+    expect(second.requests.some(({ url }) => url !== '/v2/')).toBe(true);
   });
 
-  it('Upstream that answers others is waited for though it is too slow for a look', async () => {
-    const server = await serve((message, response) => {
-      const isSlow = message.headers['x-pace'] === 'slow';
-      if (isSlow) setTimeout(() => response.end('slow'), budgets.outageAnswerMs * 3);
-      else if (content(message.url)) response.end('quick');
-    });
-    const upstream = upstreamAt(server.url);
-    const over = new AbortController();
-    const slow = ask(upstream, { headers: { 'x-pace': 'slow' } }).finally(() => over.abort());
-    while (!over.signal.aborted) expect((await ask(upstream)).text).toBe('quick');
-    expect((await slow).text).toBe('slow');
-    expect(upstream.health.outage).toBeUndefined();
+  it('Upstream asks no further endpoint for a client that has left', async () => {
+    const [first, second] = [await serve(silent), await serve(answering(200))];
+    const leaving = new AbortController();
+    const asking = ask(chainOf([first, second]), { signal: leaving.signal });
+    await waitFor(() => first.requests.length === 1);
+    leaving.abort();
+    await expect(asking).rejects.toMatchObject({ kind: 'cancelled' });
+    expect(second.requests).toEqual([]);
   });
 
-  it('Upstream that falls silent while it is waited for is proven down', async () => {
-    const server = await serve((message, response) => {
-      if (message.headers['x-pace'] !== 'slow' && content(message.url)) response.end('quick');
-    });
-    const upstream = upstreamAt(server.url);
-    const startedAt = performance.now();
-    const asking = ask(upstream, { headers: { 'x-pace': 'slow' } });
-    await ask(upstream);
-    await expect(asking).rejects.toMatchObject({ kind: 'timeout' });
-    expect(performance.now() - startedAt).toBeLessThan(budgets.upstreamHeadersMs / 2);
-    expect(upstream.health.outage?.cause.kind).toBe('timeout');
+  it('Upstream begins with the endpoint that it is told to', async () => {
+    const [first, second] = [await serve(answering(200)), await serve(answering(200))];
+    const upstream = chainOf([first, second]);
+    expect(await ask(upstream, { endpoint: 1 })).toMatchObject({ endpoint: 1 });
+    await second.close();
+    expect(await ask(upstream, { endpoint: 1 })).toMatchObject({ endpoint: 0 });
   });
 
-  it('Upstream passes no challenge on that names a dead token service', async () => {
-    const server = await serve((_, response) => {
-      response.writeHead(401, { 'www-authenticate': 'Bearer realm="http://dead.test/"' }).end();
+  it('Upstream counts a broken body against the endpoint that gave it', async () => {
+    const [first, second] = [await serve(answering(200)), await serve(answering(200))];
+    const upstream = chainOf([first, second]);
+    const cut = new UpstreamFailure('cut', 'it broke off');
+    const body = { endpoint: 1, origin: second.host };
+    upstream.recordBodyFailure(cut, body);
+    skippedMs = budgets.proofGapMs;
+    upstream.recordBodyFailure(cut, body);
+    expect(upstream.endpoints.map(({ outage }) => outage?.cause.kind)).toEqual([undefined, 'cut']);
+  });
+});
+
+describe('Upstream and credentials', () => {
+  it('Upstream sends credentials to no endpoint that is not to have them', async () => {
+    const [cache, home] = [await serve(answering(404)), await serve(answering(200))];
+    const upstream = chainOf([{ url: cache.url, forwardsCredentials: false }, home]);
+    await ask(upstream, withCredentials);
+    expect(JSON.stringify(cache.requests)).not.toContain('client');
+    expect(home.requests[0]?.headers.authorization).toBe('Bearer client');
+  });
+
+  it.each([401, 403])('Upstream goes on when others refuse with %i', async (status) => {
+    const challenge = { 'www-authenticate': 'Bearer realm="http://cache.test/"' };
+    const cache = await serve(answering(status, challenge));
+    const home = await serve(answering(200));
+    const places = [
+      { url: cache.url, forwardsCredentials: false },
+      { url: cache.url, headers: { authorization: 'Basic robot' } },
+    ];
+    for (const place of places) {
+      expect(await ask(chainOf([place, home]), withCredentials)).toMatchObject({ endpoint: 1 });
+      // Nor is it passed on where there is nobody else.
+      const failure = { kind: 'bad_answer', status };
+      await expect(ask(chainOf([place]), withCredentials)).rejects.toMatchObject(failure);
+      const missing = await serve(answering(404));
+      expect(await ask(chainOf([missing, place]))).toMatchObject({ status: 404 });
+      const dead = { url: await deadUrl() };
+      await expect(ask(chainOf([dead, place]))).rejects.toMatchObject({ isProven: true });
+    }
+  });
+
+  it.each([401, 403])("Upstream passes the registry's own %i on", async (status) => {
+    const [home, cache] = [await serve(answering(status)), await serve(answering(200))];
+    const upstream = chainOf([home, { url: cache.url, forwardsCredentials: false }]);
+    expect(await ask(upstream)).toMatchObject({ status, endpoint: 0 });
+    expect(await ask(upstream, withCredentials)).toMatchObject({ status, endpoint: 0 });
+    expect(cache.requests).toEqual([]);
+  });
+
+  it('Upstream blames a forbidden address only where nothing else is known', async () => {
+    const forbidden = { url: await deadUrl(), guard: new AddressGuard([]) };
+    const dead = { url: await deadUrl() };
+    await expect(ask(chainOf([dead, forbidden]))).rejects.toMatchObject({ kind: 'refused' });
+    await expect(ask(chainOf([forbidden]))).rejects.toMatchObject({ kind: 'forbidden_address' });
+  });
+});
+
+describe('Upstream and rate limits', () => {
+  it('Upstream asks an endpoint no more with credentials that it limits', async () => {
+    const handler: Handler = (message, response) => {
+      const isLimited = message.headers.authorization === 'Bearer client';
+      const headers = { 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': '3;w=21600' };
+      if (isLimited) response.writeHead(429, { ...headers, 'retry-after': '30' }).end();
+      else response.writeHead(200, headers).end();
+    };
+    const hub = await serve(handler);
+    const upstream = chainOf([hub]);
+    const limited = { kind: 'rate_limited', status: 429, retryAfter: '30' };
+    await expect(ask(upstream, withCredentials)).rejects.toMatchObject(limited);
+    await expect(ask(upstream, withCredentials)).rejects.toMatchObject(limited);
+    expect(hub.requests.length).toBe(1);
+    expect(await ask(upstream)).toMatchObject({ status: 200 });
+    expect(upstream.outage).toBeUndefined();
+    expect(upstream.endpoints[0]?.rateLimit).toMatchObject({
+      limit: 100,
+      remaining: 3,
+      windowSeconds: 21_600,
     });
-    const dead = new UpstreamFailure('token_service', 'dead', { isProven: true });
-    const upstream = upstreamAt(server.url, { tokenFailure: dead });
-    await expect(ask(upstream)).rejects.toBe(dead);
-    expect(upstream.health.outage).toBeUndefined();
-    // With credentials the 401 is about them.
-    const { status } = await ask(upstream, { headers: { authorization: 'Bearer x' } });
-    expect(status).toBe(401);
+  });
+
+  it('Upstream does not take limits of a redirect target for its own', async () => {
+    const headers = { 'ratelimit-remaining': '0', 'retry-after': '30' };
+    const cdn = await serve(answering(429, headers));
+    const hub = await serve(answering(307, { location: `${cdn.url}/blob` }));
+    const upstream = chainOf([hub]);
+    for (let round = 1; round <= 2; round += 1) {
+      await expect(ask(upstream)).rejects.toMatchObject({ kind: 'rate_limited' });
+      expect(hub.requests.length).toBe(round);
+    }
+    expect(upstream.endpoints[0]?.rateLimit).toBeUndefined();
   });
 });
