@@ -150,8 +150,11 @@ function behindCdn(coldMs: number): (cell: Cell) => CellPlan {
 }
 
 function hasRetryAfter({ headers }: ClientAnswer, outcome: Outcome): string | undefined {
-  if (outcome !== 'unavailable' || headers['retry-after'] === retryAfter) return undefined;
-  return `Retry-After is ${headers['retry-after']}, not ${retryAfter}`;
+  // Once it has been said, what is left of it.
+  const seconds = Number(headers['retry-after']);
+  if (outcome !== 'unavailable' || (seconds >= 1 && seconds <= Number(retryAfter)))
+    return undefined;
+  return `Retry-After is ${headers['retry-after']}, not at most ${retryAfter}`;
 }
 
 const proxied = { reach: 'proxy', layerBytes: bigLayer } as const;
