@@ -319,11 +319,11 @@ const agentSection = section("The agent: reads this node's content store and ser
     observations: count(50_000, 'Tags whose last confirmed digest is remembered.', {
       maximum: 10_000_000,
     }),
-    chunkBytes: bytes(256 * kib, 'Bytes of a blob in one message.', {
+    chunkBytes: bytes(128 * kib, 'Bytes of a blob in one message.', {
       minimum: 16 * kib,
       maximum: 4 * mib,
     }),
-    windowBytes: bytes(2 * mib, 'HTTP/2 window of a connection to or from another node.', {
+    windowBytes: bytes(512 * kib, 'HTTP/2 window of a connection to or from another node.', {
       minimum: 64 * kib,
       maximum: 64 * mib,
     }),

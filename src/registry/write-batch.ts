@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 
 /** What is written at once where bytes come fast. Also all that waits for a client, in bytes. */
-const FULL_BYTES = 256 * 1024;
+const FULL_BYTES = 192 * 1024;
 
 /**
  * Gathers chunks of a body and hands them to the socket together: one call of the system for
