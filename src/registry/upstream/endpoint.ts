@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Budgets } from '../budgets.ts';
-import { credentialsFingerprint } from '../pull-request.ts';
+import { credentialsFingerprint } from '../credentials.ts';
 import { RateLimits, type Permit, type RateLimit } from './rate-limit.ts';
 import type { TokenServices } from './token-service.ts';
 import { discard } from './upstream-answer.ts';
