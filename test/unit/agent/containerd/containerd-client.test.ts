@@ -62,7 +62,7 @@ beforeEach(async () => {
     socketPath,
     namespace: 'test',
     callTimeoutMs: 2000,
-    listTimeoutMs: 300,
+    listTimeoutMs: 1500,
   });
 });
 
@@ -112,7 +112,7 @@ describe('ContainerdClient.read', () => {
     await stream.next();
     const silence = stream.next();
     await expect(silence).rejects.toThrow(StoreUnavailableError);
-    await expect(silence).rejects.toThrow(/^Cannot read sha256:.*: no answer within 300 ms$/);
+    await expect(silence).rejects.toThrow(/^Cannot read sha256:.*: no answer within 1500 ms$/);
     await cancelled;
   });
 
