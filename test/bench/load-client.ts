@@ -2,10 +2,13 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { BlobReadPlan, BlobReadReport } from './blob-reader.ts';
+import type { HerdPlan, HerdReport } from './herd.ts';
 import type { ManifestLoadPlan, ManifestLoadReport } from './manifest-load.ts';
+import type { PairedRequestsPlan, PairedRequestsReport } from './paired-requests.ts';
 
 const run = promisify(execFile);
 const timeoutMs = 180_000;
+const maxReportBytes = 16 * 1024 * 1024;
 
 /** The arguments with which node runs the reader of blobs. */
 export function blobReaderArguments(plan: BlobReadPlan): string[] {
@@ -34,7 +37,31 @@ export async function loadManifests(
   return (await runNode(arguments_, signal)) as ManifestLoadReport;
 }
 
+/**
+ * Asks two servers for the same thing in turn, in a process of its own.
+ *
+ * @throws on any answer that is not 200
+ */
+export async function askInPairs(
+  plan: PairedRequestsPlan,
+  signal: AbortSignal,
+): Promise<PairedRequestsReport> {
+  const arguments_ = [join(import.meta.dirname, 'paired-requests.ts'), JSON.stringify(plan)];
+  return (await runNode(arguments_, signal)) as PairedRequestsReport;
+}
+
+/**
+ * Lets many clients ask for the same thing at once, in a process of their own.
+ *
+ * @throws on any answer that is not 200
+ */
+export async function releaseHerd(plan: HerdPlan, signal: AbortSignal): Promise<HerdReport> {
+  const arguments_ = [join(import.meta.dirname, 'herd.ts'), JSON.stringify(plan)];
+  return (await runNode(arguments_, signal)) as HerdReport;
+}
+
 async function runNode(arguments_: readonly string[], signal: AbortSignal): Promise<unknown> {
-  const { stdout } = await run(process.execPath, arguments_, { signal, timeout: timeoutMs });
+  const options = { signal, timeout: timeoutMs, maxBuffer: maxReportBytes };
+  const { stdout } = await run(process.execPath, arguments_, options);
   return JSON.parse(stdout);
 }

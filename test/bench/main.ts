@@ -7,6 +7,7 @@ import { benchManifests, manifestNames } from './manifest-bench.ts';
 import { benchMemory, memoryNames } from './memory-bench.ts';
 import { benchPulls, pullNames } from './pull-bench.ts';
 import { renderReport } from './report.ts';
+import { benchRequests, requestNames } from './request-bench.ts';
 import type { BenchResult } from './result.ts';
 import type { BenchContext } from './rounds.ts';
 
@@ -23,6 +24,7 @@ const benches: readonly Bench[] = [
   { names: pullNames, needsRoot: true, run: benchPulls },
   { names: blobNames, run: benchBlobs },
   { names: manifestNames, run: benchManifests },
+  { names: requestNames, run: benchRequests },
   { names: memoryNames, run: benchMemory },
 ];
 

@@ -1,0 +1,95 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+
+/** What to ask for. */
+export interface RawQuestion {
+  readonly method: 'GET' | 'HEAD';
+  readonly port: number;
+  /** With the query. */
+  readonly path: string;
+  readonly accept: string;
+}
+
+const bufferBytes = 64 * 1024;
+const headEnd = Buffer.from('\r\n\r\n');
+
+/**
+ * A kept connection that asks the same thing again and again and does next to nothing with the
+ * answers, so that what is measured is the server.
+ */
+export class RawConnection {
+  readonly #question: RawQuestion;
+  readonly #request: Buffer;
+  readonly #socket: Socket;
+  #pending: Buffer = Buffer.alloc(0);
+  #waiting: { resolve: (elapsedMs: number) => void; reject: (error: Error) => void } | undefined;
+  #askedAtMs = 0;
+
+  private constructor(question: RawQuestion) {
+    const { accept, method, path, port } = question;
+    this.#question = question;
+    this.#request = Buffer.from(
+      `${method} ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAccept: ${accept}\r\n\r\n`,
+    );
+    this.#socket = connect({
+      host: '127.0.0.1',
+      port,
+      noDelay: true,
+      onread: {
+        buffer: Buffer.allocUnsafe(bufferBytes),
+        callback: (count, buffer) => this.#onBytes(buffer.subarray(0, count)),
+      },
+    });
+    this.#socket.on('error', (error) => this.#fail(error));
+    this.#socket.once('close', () => this.#fail(new Error('the server has closed')));
+  }
+
+  /** @throws when nobody listens there */
+  static async open(question: RawQuestion): Promise<RawConnection> {
+    const connection = new RawConnection(question);
+    await once(connection.#socket, 'connect');
+    return connection;
+  }
+
+  /**
+   * Asks, and waits for the whole answer. One question at a time.
+   *
+   * @returns milliseconds from the request's first byte to the answer's last
+   * @throws on any answer that is not 200 with a Content-Length
+   */
+  async ask(): Promise<number> {
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    this.#waiting = { resolve, reject };
+    this.#askedAtMs = performance.now();
+    this.#socket.write(this.#request);
+    return promise;
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #onBytes(bytes: Uint8Array): boolean {
+    this.#pending = Buffer.concat([this.#pending, bytes]);
+    const end = this.#pending.indexOf(headEnd);
+    if (end < 0) return true;
+    const head = this.#pending.toString('latin1', 0, end);
+    const length = /^content-length: (\d+)/im.exec(head)?.[1];
+    if (!head.startsWith('HTTP/1.1 200 ') || length === undefined) {
+      this.#fail(new Error(head));
+      this.close();
+      return false;
+    }
+    const bodyBytes = this.#question.method === 'HEAD' ? 0 : Number(length);
+    if (this.#pending.length < end + headEnd.length + bodyBytes) return true;
+    this.#pending = Buffer.alloc(0);
+    this.#waiting?.resolve(performance.now() - this.#askedAtMs);
+    this.#waiting = undefined;
+    return true;
+  }
+
+  #fail(error: Error): void {
+    this.#waiting?.reject(new Error(`Cannot get ${this.#question.path}: ${error.message}`));
+    this.#waiting = undefined;
+  }
+}
