@@ -71,6 +71,27 @@ describe('BlobPull of GET', () => {
     expect(upstream.bodyFailures.map(({ kind }) => kind)).toEqual(['cut']);
   });
 
+  it('BlobPull asks the endpoint that broke off for the rest, and counts it against that', async () => {
+    const begunAt: unknown[] = [];
+    const upstream = new FakeUpstream(({ headers }, { endpoint }) => {
+      begunAt.push(endpoint);
+      const start = Number(/^bytes=(\d+)-$/.exec(headers['range'] ?? '')?.[1] ?? 0);
+      const range = `bytes ${start}-${big.length - 1}/${big.length}`;
+      const response = responseOf({
+        status: start > 0 ? 206 : 200,
+        headers: { 'content-length': String(big.length - start), 'content-range': range },
+        body: start > 0 ? big.subarray(start) : cutBody(big.subarray(0, 1_500_000)),
+      });
+      return { ...response, endpoint: 2 };
+    });
+    const failed: unknown[] = [];
+    const request = pullRequest(upstream);
+    request.upstream.recordBodyFailure = (_, { endpoint }) => void failed.push(endpoint);
+    const got = await get(scene([]).pull, request, big);
+    expect(got.bytes.equals(big)).toBe(true);
+    expect([begunAt, failed]).toEqual([[undefined, 2], [2]]);
+  });
+
   it('BlobPull continues once at an upstream that broke off, then at nodes', async () => {
     const upstream = new FakeUpstream(({ headers }) => {
       const start = Number(/^bytes=(\d+)-$/.exec(headers['range'] ?? '')?.[1] ?? 0);
