@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -7,9 +7,13 @@ import { ObservationFile } from '../../../src/agent/observation-file.ts';
 import { Observations } from '../../../src/agent/observations.ts';
 import { digestOf } from '../../../src/oci/digest.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
+import { SeededRandom } from '../../support/random.ts';
 
 let directory: string;
 let path: string;
+let nowMs: number;
+const reports: string[] = [];
+const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
 const name = 'registry.test/team/app:v1';
 
 function observation(text: string, observedAtMs: number) {
@@ -22,10 +26,21 @@ function observation(text: string, observedAtMs: number) {
 }
 
 function open(maxNames = 10): ObservationFile {
-  return new ObservationFile({ path, maxNames }, { log: silentLogger, now: () => 42 });
+  const log = {
+    ...silentLogger,
+    error: (_: unknown, text?: string) => void reports.push(text ?? ''),
+  };
+  return new ObservationFile({ path, maxNames }, { log, now: () => nowMs });
+}
+
+async function brokenFiles(): Promise<string[]> {
+  const names = await readdir(join(directory, 'state'));
+  return names.filter((one) => one.includes('.broken-')).sort();
 }
 
 beforeEach(async () => {
+  nowMs = 42;
+  reports.length = 0;
   directory = await mkdtemp(join(tmpdir(), 'salvor-observations-'));
   path = join(directory, 'state', 'observations.db');
 });
@@ -66,18 +81,100 @@ describe('ObservationFile', () => {
     expect(count.n).toBeLessThan(1100);
   });
 
-  test('leaves out a row that the disk has altered', () => {
+  test('sets a file with an altered row aside once, and keeps what is sound in it', async () => {
     const file = open();
     file.save(name, observation('one', 1000));
     file.save('registry.test/other:v1', observation('two', 1000));
     file.close();
     const database = new DatabaseSync(path);
-    const digest = digestOf(Buffer.from('forged'));
-    database.prepare('UPDATE observations SET digest = ? WHERE name = ?').run(digest, name);
+    // Such a time would outweigh every later statement.
+    database
+      .prepare('UPDATE observations SET observed_at_ms = ? WHERE name = ?')
+      .run(2n ** 60n, name);
     database.close();
+
     const again = open();
     expect(again.load()).toEqual([['registry.test/other:v1', observation('two', 1000)]]);
+    again.save(name, observation('three', 2000));
     again.close();
+    const third = open();
+    expect(new Map(third.load()).get(name)).toEqual(observation('three', 2000));
+    third.close();
+    expect(reports).toEqual(['the disk has altered observations, setting them aside']);
+    expect(await brokenFiles()).toEqual(['observations.db.broken-42']);
+  });
+
+  test('survives any byte that flips and any loss of its end, reports it once, and goes on', async () => {
+    const known = new Map(
+      Array.from({ length: 60 }, (_, index) => [
+        `registry.test/team/app-${index}:v1`,
+        observation(`content ${index}`, 1000 + index),
+      ]),
+    );
+    const file = open(100);
+    for (const [saved, observed] of known) file.save(saved, observed);
+    file.close();
+    const whole = await readFile(path);
+    const random = new SeededRandom(seed);
+    const flips = Array.from({ length: 250 }, (_, index) => {
+      const bytes = Buffer.from(whole);
+      // The header and the first page decide most, so many hits are there.
+      const at = random.integer(0, index < 80 ? 300 : whole.length - 1);
+      bytes[at] = bytes[at]! ^ (1 << random.integer(0, 7));
+      return { bytes, what: `flip at ${at}` };
+    });
+    const cuts = Array.from({ length: 30 }, () => {
+      const length = random.integer(1, whole.length - 1);
+      return { bytes: whole.subarray(0, length), what: `cut to ${length}` };
+    });
+    let lossless = 0;
+    for (const { bytes, what } of [...flips, ...cuts]) {
+      const message = `${what}, SEED=${seed}`;
+      reports.length = 0;
+      await rm(join(directory, 'state'), { recursive: true });
+      await mkdir(join(directory, 'state'));
+      await writeFile(path, bytes);
+      const damaged = open(100);
+      const loaded = damaged.load();
+      for (const [saved, observed] of loaded) {
+        expect(observed, `${message} ${saved}`).toEqual(known.get(saved));
+      }
+      const isLossless = loaded.length === known.size;
+      if (isLossless) lossless += 1;
+      else expect(reports, message).toHaveLength(1);
+      damaged.save(name, observation('later', 5000));
+      damaged.close();
+      const again = open(100);
+      expect(new Map(again.load()).get(name), message).toEqual(observation('later', 5000));
+      expect(again.load(), message).toHaveLength(loaded.length + 1);
+      again.close();
+      expect(reports.length, message).toBeLessThanOrEqual(1);
+      expect((await brokenFiles()).length, message).toBe(reports.length);
+    }
+    expect(lossless).toBeGreaterThan(0);
+    expect(lossless).toBeLessThan(flips.length);
+  });
+
+  test('keeps no more than three broken files', async () => {
+    for (let round = 0; round < 5; round += 1) {
+      open().close();
+      await writeFile(path, 'this is no database, '.repeat(500));
+      nowMs = 100 + round;
+      open().close();
+    }
+    expect(await brokenFiles()).toEqual(
+      [102, 103, 104].map((at) => `observations.db.broken-${at}`),
+    );
+  });
+
+  test('leaves a file alone that another process keeps locked', async () => {
+    open().close();
+    const other = new DatabaseSync(path);
+    other.exec('PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE');
+    expect(() => open()).toThrow(/locked/);
+    other.close();
+    expect(await brokenFiles()).toEqual([]);
+    open().close();
   });
 
   test('sets a broken file aside and goes on', async () => {
