@@ -3,15 +3,17 @@ import type { Registry } from 'prom-client';
 import type { Config } from '../config/schema.ts';
 import { goArchitecture } from '../oci/manifest.ts';
 import { BlobPull, type BlobKeeper } from '../registry/blob-pull.ts';
+import { ByteBudget } from '../registry/byte-budget.ts';
 import { DecisionLog } from '../registry/decision-log.ts';
 import { ManifestCache } from '../registry/manifest-cache.ts';
 import { ManifestPull } from '../registry/manifest-pull.ts';
 import { OfflineTags } from '../registry/offline-tags.ts';
 import { PeerManifests } from '../registry/peer-manifests.ts';
-import { createRegistryMetrics } from '../registry/registry-metrics.ts';
+import { createRegistryMetrics, type UpstreamState } from '../registry/registry-metrics.ts';
 import { Policies } from '../registry/policy.ts';
 import { registryStatus } from '../registry/registry-status.ts';
 import { RegistryServer } from '../registry/registry-server.ts';
+import { Savings } from '../registry/savings.ts';
 import { Peers } from '../registry/sources/peers.ts';
 import { PeerLoad } from '../registry/sources/peer-load.ts';
 import { Quarantine } from '../registry/sources/quarantine.ts';
@@ -71,8 +73,16 @@ export function registryService(
   const { agent, keeper, log } = surroundings;
   const { budgets, limits } = config;
   let current = config;
-  const metrics = createRegistryMetrics(surroundings.metrics);
-  const upstreams = new Upstreams(
+  const metrics = createRegistryMetrics(surroundings.metrics, {
+    configured: () => Object.keys(current.upstreams),
+    upstreams: () => statesOf(upstreams),
+  });
+  const budget = new ByteBudget(
+    { limitBytes: limits.inFlightBytes },
+    { onChange: (usedBytes) => metrics.inFlightBytes.set(usedBytes) },
+  );
+  const savings = new Savings({ metrics });
+  const upstreams: Upstreams = new Upstreams(
     { ...upstreamPolicy(config), drainMs: limits.shutdownMs },
     { create: upstreamFactory(config, { log, metrics }) },
   );
@@ -85,7 +95,7 @@ export function registryService(
   const peerManifests = new PeerManifests(
     // A manifest's headers wait for all of its bytes, and another node may have to be asked.
     { maxBytes: limits.maxManifestBytes, stallMs: budgets.peerHeadersMs / 2 },
-    { peers, cache },
+    { peers, cache, budget },
   );
   const platform = { os: 'linux', architecture: goArchitecture(process.arch) };
   const manifests = new ManifestPull(
@@ -96,9 +106,10 @@ export function registryService(
       peerManifests,
       offlineTags: new OfflineTags({ platform }, { peers, manifests: peerManifests }),
       recorder: new TagRecorder({ agent, keeper, log }),
+      budget,
     },
   );
-  const blobs = new BlobPull({ budgets }, { peers, manifests: cache, keeper, log });
+  const blobs = new BlobPull({ budgets }, { peers, manifests: cache, keeper, budget, log });
   const decisions = new DecisionLog({ maxEntries: MAX_DECISIONS });
   const server = new RegistryServer(
     { limits, defaultUpstream: config.defaultUpstream },
@@ -109,6 +120,8 @@ export function registryService(
       decisions,
       policies: new Policies(config.policies),
       metrics,
+      budget,
+      savings,
       log,
     },
   );
@@ -139,7 +152,7 @@ export function registryService(
     service,
     apply,
     pages: {
-      '/status': () => registryStatus(upstreams),
+      '/status': () => registryStatus({ upstreams, savings, budget }),
       '/decisions': (query) => ({ decisions: decisions.find(query.get('about') ?? '') }),
     },
   };
@@ -147,4 +160,14 @@ export function registryService(
 
 function upstreamPolicy({ allow, deny, upstreams }: Config['registry']): UpstreamPolicy {
   return { allow, deny, configured: Object.keys(upstreams) };
+}
+
+function statesOf(upstreams: Upstreams): UpstreamState[] {
+  return upstreams.all().map(({ name, outage, endpoints }) => ({
+    name,
+    outageSinceMs: outage?.sinceMs,
+    rateLimitRemaining: endpoints
+      .map(({ rateLimit }) => rateLimit?.remaining)
+      .filter((remaining) => remaining !== undefined),
+  }));
 }

@@ -1,6 +1,7 @@
 import type { Digest } from '../oci/digest.ts';
 import type { LocatedHolder } from '../rpc/agent-client.ts';
 import type { Budgets } from './budgets.ts';
+import { BusyError } from './byte-budget.ts';
 import { hedge, type Hedged } from './hedge.ts';
 import { planFor } from './plan.ts';
 import type { PullRequest } from './pull-request.ts';
@@ -31,6 +32,8 @@ export class BlobFetch {
   readonly #wrongUpstreams: Quarantine;
   #search: HolderLookup | undefined;
   #upstreamGave = false;
+  /** Of the upstream's endpoints, the one that gave bytes last: it is asked for the rest first. */
+  #endpoint: number | undefined;
   #hasResumed = false;
 
   constructor(
@@ -58,11 +61,13 @@ export class BlobFetch {
 
   /** The first source that gives the blob, or the word of the upstream that it will not. */
   async openFirst(wanted: Wanted, hashed: boolean): Promise<Hedged<UpstreamBlob, OpenedBody>> {
-    const { policy, upstream, signal } = this.#request;
-    const isDown = upstream.health.outage !== undefined || upstream.isBlobOriginDown;
+    const { policy, signal, trace, upstream } = this.#request;
+    const isDown = upstream.outage !== undefined || upstream.isBlobOriginDown;
     const plan = planFor(policy, { isDown });
     // Its bytes of this blob were wrong: it is asked only if no node can give them.
     const isWrong = plan.peers && this.#wrongUpstreams.has(this.#digest, upstream.name);
+    if (isWrong) trace.passOver('wrong_bytes');
+    else if (plan.first === 'peers' && upstream.isBlobOriginDown) trace.passOver('circuit_open');
     const { hedgeMs, peerHeadersMs } = this.#budgets;
     return hedge<UpstreamBlob, OpenedBody>({
       signal,
@@ -92,7 +97,8 @@ export class BlobFetch {
     if (holder !== undefined) this.#peers.recordFailure(holder.node);
     if (error.outcome === 'wrong_bytes') this.reportWrongBytes();
     else if (failed.source === 'upstream') {
-      upstream.recordBodyFailure(new UpstreamFailure('cut', error.message), failed.origin ?? '');
+      upstream.recordBodyFailure(new UpstreamFailure('cut', error.message), failed);
+      this.#endpoint = failed.endpoint;
     }
     const wanted = { start: needed.start };
     // The upstream has consented to this request, whatever policy says about nodes on their own.
@@ -120,8 +126,8 @@ export class BlobFetch {
     this.next(failed, error, { start, hashed: false });
 
   #mayResume(): boolean {
-    const { health, isBlobOriginDown } = this.#request.upstream;
-    if (this.#hasResumed || health.outage !== undefined || isBlobOriginDown) return false;
+    const { outage, isBlobOriginDown } = this.#request.upstream;
+    if (this.#hasResumed || outage !== undefined || isBlobOriginDown) return false;
     this.#hasResumed = true;
     return true;
   }
@@ -171,6 +177,7 @@ export class BlobFetch {
       const response = await upstream.ask(this.#upstreamRequest(wanted), {
         signal,
         onTrouble: trouble,
+        endpoint: this.#endpoint,
       });
       const blob = await readBlobResponse(response, wanted);
       this.#upstreamGave ||= blob.kind === 'body';
@@ -252,5 +259,6 @@ function discardBlob(blob: UpstreamBlob): void {
 export function outcomeOf(error: unknown): string {
   if (error instanceof SourceError) return error.outcome;
   if (error instanceof UpstreamFailure) return error.kind;
+  if (error instanceof BusyError) return 'busy';
   return 'error';
 }

@@ -14,15 +14,22 @@ import type { BlobTap } from './relay.ts';
 import { Relay, WrongBytesError } from './relay.ts';
 import { HELD_BLOB_BYTES, SmallBlob } from './small-blob.ts';
 import type { Budgets } from './budgets.ts';
+import { BusyError, STREAM_SHARE_BYTES, type ByteBudget } from './byte-budget.ts';
 import { hedge } from './hedge.ts';
 import { planFor } from './plan.ts';
-import { withStallGuard } from './stall-guard.ts';
 import type { ManifestCache } from './manifest-cache.ts';
 import { upstreamHeaders, type PullRequest } from './pull-request.ts';
+import { readWhole } from './read-whole.ts';
 import { stretchOf, type Peers } from './sources/peers.ts';
 import { Quarantine } from './sources/quarantine.ts';
 import { SourceError, type OpenedBody, type Stretch, type Wanted } from './sources/source.ts';
-import { missingAnswer, refusalAnswer, unavailableAnswer, type Missing } from './unavailable.ts';
+import {
+  busyAnswer,
+  missingAnswer,
+  refusalAnswer,
+  unavailableAnswer,
+  type Missing,
+} from './unavailable.ts';
 import { blobPath } from './upstream/blob-request.ts';
 import { contentLengthOf, discard, refusalOf, type Refusal } from './upstream/upstream-answer.ts';
 import { UpstreamFailure } from './upstream/upstream-failure.ts';
@@ -50,6 +57,7 @@ export class BlobPull {
   readonly #peers: Peers;
   readonly #manifests: ManifestCache;
   readonly #keeper: BlobKeeper | undefined;
+  readonly #budget: Pick<ByteBudget, 'open'>;
   readonly #log: Logger;
   /** Which upstreams gave wrong bytes of what, not long ago. */
   readonly #wrongUpstreams = new Quarantine({ ttlMs: WRONG_UPSTREAM_MS, maxEntries: 1000 });
@@ -60,6 +68,7 @@ export class BlobPull {
       peers: Peers;
       manifests: ManifestCache;
       keeper?: BlobKeeper | undefined;
+      budget: Pick<ByteBudget, 'open'>;
       log: Logger;
     },
   ) {
@@ -67,6 +76,7 @@ export class BlobPull {
     this.#peers = dependencies.peers;
     this.#manifests = dependencies.manifests;
     this.#keeper = dependencies.keeper;
+    this.#budget = dependencies.budget;
     this.#log = dependencies.log;
   }
 
@@ -84,9 +94,15 @@ export class BlobPull {
       { digest, budgets: this.#budgets },
       { peers: this.#peers, wrongUpstreams: this.#wrongUpstreams },
     );
-    return request.method === 'HEAD'
-      ? this.#head(request, digest, { fetch, missing })
-      : this.#get(request, digest, { fetch, missing });
+    try {
+      return request.method === 'HEAD'
+        ? await this.#head(request, digest, { fetch, missing })
+        : await this.#get(request, digest, { fetch, missing });
+    } catch (error) {
+      fetch.close();
+      if (error instanceof BusyError) return busyAnswer('bytes');
+      throw error;
+    }
   }
 
   async #get(
@@ -132,7 +148,11 @@ export class BlobPull {
     }
     const whole = window.start === 0 && window.end === sizeBytes - 1;
     if ((whole || !first.trusted) && sizeBytes <= HELD_BLOB_BYTES) {
-      return this.#serveSmall(first, context, { digest, wanted, partial });
+      return this.#serveSmall(request, first, { ...context, digest, wanted, partial });
+    }
+    if (!request.lease.grow(Math.min(sizeBytes, STREAM_SHARE_BYTES))) {
+      first.cancel();
+      throw new BusyError(`Cannot pass ${digest} on: too many bytes are in flight`);
     }
     const tap = whole ? await this.#tap(digest, sizeBytes) : undefined;
     const relay = new Relay(
@@ -159,12 +179,17 @@ export class BlobPull {
    * go ahead. From nodes, what turns out to be a manifest is no blob.
    */
   async #serveSmall(
+    request: PullRequest,
     first: OpenedBody,
-    context: { readonly fetch: BlobFetch; readonly missing: Missing },
-    asked: { readonly digest: Digest; readonly wanted: Wanted; readonly partial: boolean },
+    asked: {
+      readonly fetch: BlobFetch;
+      readonly missing: Missing;
+      readonly digest: Digest;
+      readonly wanted: Wanted;
+      readonly partial: boolean;
+    },
   ): Promise<Answer> {
-    const { fetch, missing } = context;
-    const { digest, wanted, partial } = asked;
+    const { digest, fetch, missing, partial, wanted } = asked;
     const blob = new SmallBlob(
       {
         digest,
@@ -176,6 +201,7 @@ export class BlobPull {
       {
         first,
         nextSource: partial ? fetch.nextOfPart : fetch.next,
+        lease: request.lease,
         tap: async (sizeBytes) => this.#tap(digest, sizeBytes),
       },
     );
@@ -194,6 +220,7 @@ export class BlobPull {
       if (!partial && isFromNodes && isManifest(body)) return missingAnswer(missing, undefined);
       return { ...head(blob.sources.at(-1) ?? first.source), source, body };
     } catch (error) {
+      if (error instanceof BusyError) throw error;
       const failure = new UpstreamFailure('cut', messageOf(error), { cause: error });
       return unavailableAnswer(missing, failure, fetch.summary);
     }
@@ -244,7 +271,7 @@ export class BlobPull {
     context: { readonly fetch: BlobFetch; readonly missing: Missing },
   ): Promise<Answer> {
     const { fetch, missing } = context;
-    const isDown = request.upstream.health.outage !== undefined;
+    const isDown = request.upstream.outage !== undefined;
     const plan = planFor(request.policy, { isDown });
     const result = await hedge<HeadOutcome, HeadOutcome>({
       signal: request.signal,
@@ -328,18 +355,9 @@ export class BlobPull {
     }
     const body = await fetch.openPeer({ start: 0 }, { hashed: true, signal });
     if (body === undefined) return undefined;
-    const parts: Buffer[] = [];
-    let leftBytes = HELD_BLOB_BYTES;
-    try {
-      for await (const part of withStallGuard(body, this.#budgets.stallMs)) {
-        leftBytes -= part.length;
-        if (leftBytes < 0) throw new SourceError('too_long', `${body.source} sends too much`);
-        parts.push(part);
-      }
-    } finally {
-      body.cancel();
-    }
-    if (isManifest(Buffer.concat(parts))) return undefined;
+    const { stallMs } = this.#budgets;
+    const options = { maxBytes: HELD_BLOB_BYTES, stallMs, budget: this.#budget };
+    if (isManifest(await readWhole(body, options))) return undefined;
     return { kind: 'found', sizeBytes: body.sizeBytes, source: body.source };
   }
 }

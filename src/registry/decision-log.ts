@@ -18,6 +18,8 @@ export interface Decision {
   readonly decision: string;
   /** Who served it: "upstream", "memory", "node/<name>", several with commas between. */
   readonly source: string;
+  /** What was wrong with the upstream, where nodes or memory stood in for it. */
+  readonly fallback?: string;
   /** What was tried before, in order. */
   readonly tried: readonly Attempt[];
   /** How the body ended. */

@@ -1,3 +1,5 @@
+import { BusyError } from './byte-budget.ts';
+
 /** How the two sides of a hedged question ended. */
 export type Hedged<U, P> =
   | { readonly from: 'upstream'; readonly value: U }
@@ -28,6 +30,8 @@ type Settled<T> = { readonly value: T } | { readonly error: unknown };
  * Asks the upstream and the nodes for the same content, one side a little after the other, takes
  * what comes first and lets the other side go. Fit for content that its digest names, since it
  * does not matter then who gives it.
+ *
+ * @throws BusyError as soon as one side has no memory for the content: it needs as much from the other
  */
 export async function hedge<U, P>(options: HedgeOptions<U, P>): Promise<Hedged<U, P>> {
   const { signal, first } = options;
@@ -66,6 +70,7 @@ export async function hedge<U, P>(options: HedgeOptions<U, P>): Promise<Hedged<U
       upstream.then((outcome) => ({ side: 'upstream' as const, outcome })),
       peers.then((outcome) => ({ side: 'peers' as const, outcome })),
     ]);
+    if (isBusy(winner.outcome)) throw winner.outcome.error;
     if (winner.side === 'upstream') {
       const { outcome } = winner;
       if ('value' in outcome && options.isFinal(outcome.value)) {
@@ -73,7 +78,9 @@ export async function hedge<U, P>(options: HedgeOptions<U, P>): Promise<Hedged<U
         return { from: 'upstream', value: outcome.value };
       }
       second.resolve(undefined);
-      return conclude(outcome, await peers, options);
+      const helped = await peers;
+      if (isBusy(helped)) throw helped.error;
+      return conclude(outcome, helped, options);
     }
     if ('value' in winner.outcome && winner.outcome.value !== undefined) {
       stopUpstream();
@@ -81,13 +88,22 @@ export async function hedge<U, P>(options: HedgeOptions<U, P>): Promise<Hedged<U
     }
     second.resolve(undefined);
     const outcome = await upstream;
+    if (isBusy(outcome)) throw outcome.error;
     if ('value' in outcome && options.isFinal(outcome.value)) {
       return { from: 'upstream', value: outcome.value };
     }
     return { from: 'nobody', upstream: outcome };
+  } catch (error) {
+    stopUpstream();
+    stopPeers();
+    throw error;
   } finally {
     clearTimeout(timer);
   }
+}
+
+function isBusy(outcome: Settled<unknown>): outcome is { readonly error: BusyError } {
+  return 'error' in outcome && outcome.error instanceof BusyError;
 }
 
 function conclude<U, P>(

@@ -6,19 +6,27 @@ import type { LocateSummary } from '../rpc/agent-client.ts';
 import { OBSERVED_AT_HEADER, SOURCE_HEADER, type Answer } from './answer.ts';
 import { outcomeOf } from './blob-fetch.ts';
 import type { Budgets } from './budgets.ts';
+import { BusyError, type ByteBudget } from './byte-budget.ts';
+import { credentialsFingerprint } from './credentials.ts';
 import { hedge } from './hedge.ts';
 import type { ManifestCache } from './manifest-cache.ts';
 import type { OfflineTags } from './offline-tags.ts';
 import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
 import { planFor } from './plan.ts';
 import { allowsPeers, allowsStale } from './policy.ts';
-import { credentialsFingerprint, upstreamHeaders, type PullRequest } from './pull-request.ts';
+import { upstreamHeaders, type PullRequest } from './pull-request.ts';
 import { SingleFlight } from './single-flight.ts';
 import type { HolderLookup } from './sources/shared-searches.ts';
 import type { Peers } from './sources/peers.ts';
 import { SourceError } from './sources/source.ts';
 import type { TagRecorder } from './tag-recorder.ts';
-import { missingAnswer, refusalAnswer, unavailableAnswer, type Missing } from './unavailable.ts';
+import {
+  busyAnswer,
+  missingAnswer,
+  refusalAnswer,
+  unavailableAnswer,
+  type Missing,
+} from './unavailable.ts';
 import {
   askForManifest,
   type UpstreamManifest,
@@ -42,6 +50,7 @@ export class ManifestPull {
   readonly #peerManifests: PeerManifests;
   readonly #offlineTags: OfflineTags;
   readonly #recorder: TagRecorder;
+  readonly #budget: Pick<ByteBudget, 'open'>;
   /** By upstream: one that was configured anew must not be waited for behind its predecessor. */
   readonly #flights = new WeakMap<Upstream, SingleFlight<UpstreamManifestAnswer>>();
   readonly #salt = randomBytes(16);
@@ -54,6 +63,7 @@ export class ManifestPull {
       peerManifests: PeerManifests;
       offlineTags: OfflineTags;
       recorder: TagRecorder;
+      budget: Pick<ByteBudget, 'open'>;
     },
   ) {
     this.#options = options;
@@ -62,6 +72,7 @@ export class ManifestPull {
     this.#peerManifests = dependencies.peerManifests;
     this.#offlineTags = dependencies.offlineTags;
     this.#recorder = dependencies.recorder;
+    this.#budget = dependencies.budget;
   }
 
   /** The answer to GET or HEAD of a manifest. Never throws for a source's failure. */
@@ -71,21 +82,27 @@ export class ManifestPull {
       unknownCode: 'MANIFEST_UNKNOWN',
       upstream: request.upstream.name,
     };
-    return reference.digest === undefined
-      ? this.#byTag(request, reference.tag, missing)
-      : this.#byDigest(request, reference.digest, missing);
+    try {
+      return reference.digest === undefined
+        ? await this.#byTag(request, reference.tag, missing)
+        : await this.#byDigest(request, reference.digest, missing);
+    } catch (error) {
+      if (error instanceof BusyError) return busyAnswer('bytes');
+      throw error;
+    }
   }
 
   async #byDigest(request: PullRequest, digest: Digest, missing: Missing): Promise<Answer> {
     const { signal, trace, upstream } = request;
     const known = this.#cache.getConsented(digest, this.#consent(request));
     if (known !== undefined) {
+      request.lease.hold(known.bytes);
       // It may have had to make room on disk, and the image that it belongs to is in use again.
       await this.#recorder.keepManifest(known);
       return this.#found(request, { manifest: known, source: 'memory' });
     }
     let summary: LocateSummary | undefined;
-    const plan = planFor(request.policy, { isDown: upstream.health.outage !== undefined });
+    const plan = planFor(request.policy, { isDown: upstream.outage !== undefined });
     const result = await hedge<UpstreamManifestAnswer, FoundManifest>({
       signal,
       first: plan.first,
@@ -96,6 +113,7 @@ export class ManifestPull {
           ? this.#peerManifests.fetch(digest, {
               signal: stop,
               trace,
+              lease: request.lease,
               onSummary: (value) => (summary = value),
             })
           : undefined,
@@ -125,7 +143,7 @@ export class ManifestPull {
     const timer = allowsPeers(policy) ? setTimeout(startSearch, hedgeMs) : undefined;
     let offline: OfflineOutcome | undefined;
     try {
-      const { outage } = upstream.health;
+      const { outage } = upstream;
       if (outage !== undefined && allowsStale(policy, outage.cause.kind)) {
         offline = await this.#offline(request, startSearch());
         if ('answer' in offline) return offline.answer;
@@ -142,6 +160,7 @@ export class ManifestPull {
       }
       return await this.#upstreamAnswer(request, answer, missing);
     } catch (error) {
+      if (error instanceof BusyError) throw error;
       const failure = UpstreamFailure.from(error, upstream.name);
       const isProven = failure.isProven || failure.kind === 'rate_limited';
       if (!isProven || !allowsStale(policy, failure.kind)) {
@@ -175,10 +194,11 @@ export class ManifestPull {
   }
 
   async #offline(request: PullRequest, search: HolderLookup): Promise<OfflineOutcome> {
-    const { signal, trace } = request;
+    const { lease, signal, trace } = request;
     const tag = await this.#offlineTags.resolve(search, {
       signal,
       trace,
+      lease,
       hasAnswered: request.upstream.hasAnswered,
       maxAgeMs: request.policy.staleMaxAgeMs,
     });
@@ -211,10 +231,11 @@ export class ManifestPull {
       askForManifest(
         upstream,
         { method, repository, reference, headers },
-        { maxBytes, stallMs: budgets.stallMs, signal: shared, onTrouble },
+        { maxBytes, stallMs: budgets.stallMs, budget: this.#budget, signal: shared, onTrouble },
       );
     try {
       const answer = await flights.run(key, signal, work);
+      if ('bytes' in answer) request.lease.hold(answer.bytes);
       note(answer.kind === 'manifest' ? 'ok' : answer.kind);
       return answer;
     } catch (error) {

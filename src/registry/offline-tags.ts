@@ -3,6 +3,7 @@ import type { Digest } from '../oci/digest.ts';
 import { parseManifest, platformMatches, type Manifest } from '../oci/manifest.ts';
 import type { LocatedHolder } from '../rpc/agent-client.ts';
 import type { TagStatement } from '../rpc/agent-protocol.ts';
+import type { ByteLease } from './byte-budget.ts';
 import type { CachedManifest } from './manifest-cache.ts';
 import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
 import type { HolderLookup } from './sources/shared-searches.ts';
@@ -50,6 +51,8 @@ export class OfflineTags {
     options: {
       readonly signal: AbortSignal;
       readonly trace: Trace;
+      /** Pays for what is read. */
+      readonly lease: Pick<ByteLease, 'hold'>;
       /** Whether this process has had an answer from the tag's registry. */
       readonly hasAnswered: boolean;
       /** How old the upstream's confirmation may be, milliseconds; 0: any age. */
@@ -77,7 +80,11 @@ export class OfflineTags {
 
   async #gapIn(
     root: CachedManifest,
-    options: { readonly signal: AbortSignal; readonly trace: Trace },
+    options: {
+      readonly signal: AbortSignal;
+      readonly trace: Trace;
+      readonly lease: Pick<ByteLease, 'hold'>;
+    },
   ): Promise<string | undefined> {
     const parsed = parseManifest(root.bytes, root.mediaType);
     if (!parsed.ok) return `a manifest that can be read: ${parsed.reason}`;

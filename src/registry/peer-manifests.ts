@@ -2,9 +2,10 @@ import { digestAlgorithm, digestOf, type Digest } from '../oci/digest.ts';
 import { parseManifest } from '../oci/manifest.ts';
 import type { LocateSummary } from '../rpc/agent-client.ts';
 import { outcomeOf } from './blob-fetch.ts';
+import { BusyError, type ByteBudget, type ByteLease } from './byte-budget.ts';
 import type { CachedManifest, ManifestCache } from './manifest-cache.ts';
+import { readWhole } from './read-whole.ts';
 import type { Peers } from './sources/peers.ts';
-import { withStallGuard } from './stall-guard.ts';
 import { SourceError, type OpenedBody } from './sources/source.ts';
 import type { Trace } from './trace.ts';
 
@@ -20,14 +21,16 @@ export class PeerManifests {
   readonly #options: { readonly maxBytes: number; readonly stallMs: number };
   readonly #peers: Peers;
   readonly #cache: ManifestCache;
+  readonly #budget: Pick<ByteBudget, 'open'>;
 
   constructor(
     options: { readonly maxBytes: number; readonly stallMs: number },
-    dependencies: { peers: Peers; cache: ManifestCache },
+    dependencies: { peers: Peers; cache: ManifestCache; budget: Pick<ByteBudget, 'open'> },
   ) {
     this.#options = options;
     this.#peers = dependencies.peers;
     this.#cache = dependencies.cache;
+    this.#budget = dependencies.budget;
   }
 
   /**
@@ -36,19 +39,25 @@ export class PeerManifests {
    *
    * @param options.mediaType what the upstream once said; else the document tells
    * @param options.onSummary told how many nodes were asked, when none of them could help
+   * @param options.lease pays for the manifest from then on
    * @returns undefined when no node has it
+   * @throws BusyError when there is no memory for it
    */
   async fetch(
     digest: Digest,
     options: {
       readonly signal: AbortSignal;
       readonly trace: Trace;
+      readonly lease: Pick<ByteLease, 'hold'>;
       readonly mediaType?: string;
       readonly onSummary?: (summary: LocateSummary | undefined) => void;
     },
   ): Promise<FoundManifest | undefined> {
     const known = this.#cache.get(digest);
-    if (known !== undefined) return { manifest: known, source: 'memory' };
+    if (known !== undefined) {
+      options.lease.hold(known.bytes);
+      return { manifest: known, source: 'memory' };
+    }
     const search = this.#peers.search({ digest }, options.signal);
     const tried = new Set<string>();
     try {
@@ -66,12 +75,13 @@ export class PeerManifests {
         try {
           const { signal } = options;
           const body = await source.open(digest, { start: 0 }, { signal, hashed: true });
-          const manifest = await this.#read(digest, body, options.mediaType);
+          const manifest = await this.#read(digest, body, options);
           this.#cache.put(manifest);
           note('ok');
           return { manifest, source: source.label };
         } catch (error) {
           note(outcomeOf(error));
+          if (error instanceof BusyError) throw error;
           const wrong = error instanceof SourceError && error.outcome === 'wrong_bytes';
           if (wrong) this.#peers.reportCorrupt(digest, holder);
         }
@@ -81,19 +91,13 @@ export class PeerManifests {
     }
   }
 
-  async #read(digest: Digest, body: OpenedBody, mediaType?: string): Promise<CachedManifest> {
-    const parts: Buffer[] = [];
-    let sizeBytes = 0;
-    try {
-      for await (const part of withStallGuard(body, this.#options.stallMs)) {
-        sizeBytes += part.length;
-        if (sizeBytes > this.#options.maxBytes) throw new SourceError('too_long', 'no manifest');
-        parts.push(part);
-      }
-    } finally {
-      body.cancel();
-    }
-    const bytes = Buffer.concat(parts);
+  async #read(
+    digest: Digest,
+    body: OpenedBody,
+    options: { readonly mediaType?: string; readonly lease: Pick<ByteLease, 'hold'> },
+  ): Promise<CachedManifest> {
+    const { lease, mediaType } = options;
+    const bytes = await readWhole(body, { ...this.#options, budget: this.#budget, lease });
     if (digestOf(bytes, digestAlgorithm(digest)) !== digest) {
       throw new SourceError('wrong_bytes', `${body.source} gave wrong bytes for ${digest}`);
     }

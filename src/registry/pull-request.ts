@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import type { ByteLease } from './byte-budget.ts';
 import type { PullPolicy } from './policy.ts';
 import type { Trace } from './trace.ts';
 import type { Upstream } from './upstream/upstream.ts';
@@ -18,6 +18,8 @@ export interface PullRequest {
   /** Aborts when the client has gone. */
   readonly signal: AbortSignal;
   readonly trace: Trace;
+  /** Pays for the bytes that are held for its answer; over when the answer is. */
+  readonly lease: Pick<ByteLease, 'grow' | 'hold'>;
 }
 
 /** The headers that the upstream gets. */
@@ -34,14 +36,4 @@ export function upstreamHeaders(
   return Object.fromEntries(
     Object.entries(headers).filter((entry): entry is [string, string] => entry[1] !== undefined),
   );
-}
-
-/**
- * Stands for a request's credentials in keys of caches, without being them.
- *
- * @param salt of this process, so that the value means nothing elsewhere
- */
-export function credentialsFingerprint(authorization: string | undefined, salt: Buffer): string {
-  if (authorization === undefined) return 'anonymous';
-  return createHash('sha256').update(salt).update(authorization).digest('base64url');
 }

@@ -14,12 +14,16 @@ import { errorAnswer, type Answer } from './answer.ts';
 import type { BlobPull } from './blob-pull.ts';
 import { writeBody, writeWholeBody, type SentBody } from './body-writer.ts';
 import type { Limits } from './budgets.ts';
+import type { ByteBudget, ByteLease } from './byte-budget.ts';
 import type { DecisionLog } from './decision-log.ts';
+import type { FallbackCause } from './fallback.ts';
 import type { ManifestPull } from './manifest-pull.ts';
 import type { Policies } from './policy.ts';
 import type { PullRequest } from './pull-request.ts';
 import type { RegistryMetrics } from './registry-metrics.ts';
+import type { Savings } from './savings.ts';
 import { Trace } from './trace.ts';
+import { busyAnswer } from './unavailable.ts';
 import { UnreadableRequests } from './unreadable-requests.ts';
 import type { Upstreams } from './upstream/upstreams.ts';
 
@@ -61,11 +65,23 @@ interface Exchange {
   readonly raw: ServerResponse;
   readonly parsed: ReturnType<typeof parseV2Url>;
   readonly trace: Trace;
+  /** Pays for what is held for it, until its last byte is out. */
+  readonly lease: ByteLease;
   /** Aborts when the client has gone. */
   readonly signal: AbortSignal;
   routing: Routing;
   /** Says that it uses its upstream no longer. */
   letGo?: () => void;
+  /** Set when it has become one, for something that an upstream has. */
+  pull?: PullRequest;
+}
+
+/** What became of one request. */
+interface Done {
+  readonly kind: string;
+  readonly answer: Answer;
+  readonly sent: SentBody;
+  readonly headersMs: number;
 }
 
 /** The OCI Distribution API, for reading. */
@@ -76,6 +92,8 @@ export class RegistryServer {
   readonly #blobs: Pick<BlobPull, 'answer'>;
   readonly #decisions: DecisionLog;
   readonly #metrics: RegistryMetrics;
+  readonly #budget: Pick<ByteBudget, 'open'>;
+  readonly #savings: Pick<Savings, 'note'>;
   readonly #log: Logger;
   readonly #slots;
   readonly #unreadable: UnreadableRequests;
@@ -91,6 +109,8 @@ export class RegistryServer {
       decisions: DecisionLog;
       policies: Policies;
       metrics: RegistryMetrics;
+      budget: Pick<ByteBudget, 'open'>;
+      savings: Pick<Savings, 'note'>;
       log: Logger;
     },
   ) {
@@ -104,6 +124,8 @@ export class RegistryServer {
       policies: dependencies.policies,
     };
     this.#metrics = dependencies.metrics;
+    this.#budget = dependencies.budget;
+    this.#savings = dependencies.savings;
     this.#log = dependencies.log;
     this.#slots = bulkhead(options.limits.maxStreams, 0);
     this.#unreadable = new UnreadableRequests({
@@ -201,6 +223,7 @@ export class RegistryServer {
       raw,
       parsed: parseV2Url(request.raw.url ?? ''),
       trace: new Trace(),
+      lease: this.#budget.open(),
       signal: gone.signal,
       routing: this.#routing,
     };
@@ -210,7 +233,7 @@ export class RegistryServer {
         .execute(() => this.#serve(exchange, () => this.#decide(exchange)))
         .catch((error: unknown) => {
           if (!(error instanceof BulkheadRejectedError)) throw error;
-          return this.#serve(exchange, async () => busyAnswer());
+          return this.#serve(exchange, async () => busyAnswer('requests'));
         });
     } catch (error) {
       // A bug, or a client that went while it was being answered.
@@ -219,20 +242,26 @@ export class RegistryServer {
       }
       raw.destroy();
     } finally {
+      exchange.lease.release();
       exchange.letGo?.();
       this.#metrics.streams.dec();
     }
   }
 
   async #serve(exchange: Exchange, decide: () => Promise<Answer>): Promise<void> {
-    const { request, parsed, trace } = exchange;
+    const { parsed, trace } = exchange;
     const kind = parsed.ok ? parsed.value.target.kind : 'invalid';
     const answer = await decide();
     const headersMs = trace.elapsedMs();
     this.#metrics.requestSeconds.observe({ kind }, headersMs / 1000);
-    const sent = await this.#send(exchange, answer);
-    this.#report(request, { kind, answer, sent, trace, headersMs });
-    if (parsed.ok) this.#remember(exchange, parsed.value, { answer, sent, headersMs });
+    const sent = await this.#send(exchange, answer).catch((error: unknown) => {
+      stop(answer);
+      throw error;
+    });
+    const done = { kind, answer, sent, headersMs };
+    const fallback = this.#noteSavings(exchange, done);
+    this.#report(exchange, done, fallback);
+    if (parsed.ok) this.#remember(exchange, parsed.value, { ...done, fallback });
   }
 
   async #decide(exchange: Exchange): Promise<Answer> {
@@ -245,10 +274,11 @@ export class RegistryServer {
     if (method !== 'GET' && method !== 'HEAD') {
       return badMethodAnswer();
     }
-    return this.#pull(request, parsed.value, exchange);
+    return this.#pull(exchange, parsed.value);
   }
 
-  async #pull(request: FastifyRequest, asked: V2Request, exchange: Exchange): Promise<Answer> {
+  async #pull(exchange: Exchange, asked: V2Request): Promise<Answer> {
+    const { lease, request, signal, trace } = exchange;
     const { target } = asked;
     if (target.kind === 'base') return baseAnswer();
     if (target.kind !== 'manifest' && target.kind !== 'blob') {
@@ -286,9 +316,13 @@ export class RegistryServer {
       range: headers.range,
       authorization: headers.authorization,
       userAgent: headers['user-agent'],
-      signal: exchange.signal,
-      trace: exchange.trace,
+      signal,
+      trace,
+      lease,
     };
+    exchange.pull = pull;
+    const { outage } = upstream;
+    if (outage !== undefined) trace.passOver(outage.cause.kind);
     const answer =
       target.kind === 'blob'
         ? await this.#blobs.answer(pull, target.digest)
@@ -301,7 +335,7 @@ export class RegistryServer {
     const { request, raw, signal } = exchange;
     const { body } = answer;
     if (signal.aborted) {
-      if (body !== undefined && !Buffer.isBuffer(body)) body.cancel();
+      stop(answer);
       return { end: 'client_gone', bytes: 0 };
     }
     const headers = { ...answer.headers, 'docker-distribution-api-version': 'registry/2.0' };
@@ -314,7 +348,7 @@ export class RegistryServer {
     }
     raw.writeHead(answer.status, headers);
     if (body === undefined || request.method === 'HEAD') {
-      if (body !== undefined && !Buffer.isBuffer(body)) body.cancel();
+      stop(answer);
       raw.end();
       return { end: 'complete', bytes: 0 };
     }
@@ -324,14 +358,21 @@ export class RegistryServer {
       : writeBody(raw, body, options);
   }
 
+  #noteSavings({ pull }: Exchange, done: Done): FallbackCause | undefined {
+    if (pull === undefined) return undefined;
+    const { answer, kind, sent } = done;
+    const isComplete = answer.status < 300 && sent.end === 'complete';
+    return this.#savings.note(pull, { kind, source: answer.source?.() ?? 'none', isComplete });
+  }
+
   #remember(
     { request, routing, trace }: Exchange,
     asked: V2Request,
-    done: { answer: Answer; sent: SentBody; headersMs: number },
+    done: Done & { readonly fallback: FallbackCause | undefined },
   ): void {
     const { target } = asked;
     if (target.kind !== 'manifest' && target.kind !== 'blob') return;
-    const { answer, sent, headersMs } = done;
+    const { answer, fallback, sent, headersMs } = done;
     const reference =
       target.kind === 'blob' ? target.digest : (target.reference.digest ?? target.reference.tag);
     this.#decisions.add({
@@ -344,6 +385,7 @@ export class RegistryServer {
       status: answer.status,
       decision: answer.decision,
       source: answer.source?.() ?? 'none',
+      ...(fallback === undefined ? {} : { fallback }),
       tried: trace.attempts,
       end: sent.end,
       bytes: sent.bytes,
@@ -354,10 +396,11 @@ export class RegistryServer {
   }
 
   #report(
-    request: FastifyRequest,
-    done: { kind: string; answer: Answer; sent: SentBody; trace: Trace; headersMs: number },
+    { request, trace }: Exchange,
+    done: Done,
+    fallback: FallbackCause | undefined,
   ): void {
-    const { kind, answer, sent, trace, headersMs } = done;
+    const { kind, answer, sent, headersMs } = done;
     const { status, decision } = answer;
     const source = answer.source?.() ?? 'none';
     this.#metrics.requests.inc({ kind, decision, status });
@@ -369,6 +412,7 @@ export class RegistryServer {
       status,
       decision,
       source,
+      ...(fallback === undefined ? {} : { fallback }),
       tried: trace.attempts,
       end: sent.end,
       bytes: sent.bytes,
@@ -381,12 +425,9 @@ export class RegistryServer {
   }
 }
 
-function busyAnswer(): Answer {
-  return errorAnswer(
-    503,
-    { code: 'UNAVAILABLE', message: 'This mirror has too many requests in flight' },
-    { decision: 'busy', headers: { 'retry-after': '1' } },
-  );
+/** Lets the sources of an answer go that is not sent, or no further. */
+function stop({ body }: Answer): void {
+  if (body !== undefined && !Buffer.isBuffer(body)) body.cancel();
 }
 
 function badMethodAnswer(): Answer {

@@ -1,4 +1,5 @@
 import type { Digest } from '../oci/digest.ts';
+import { BusyError, type ByteLease } from './byte-budget.ts';
 import { Relay, type BlobTap, type NextSource } from './relay.ts';
 import { stretchOf } from './sources/peers.ts';
 import type { OpenedBody, Stretch, Wanted } from './sources/source.ts';
@@ -27,16 +28,20 @@ export interface SmallBlobOptions {
 export class SmallBlob {
   readonly #options: SmallBlobOptions;
   readonly #nextSource: NextSource;
+  readonly #lease: Pick<ByteLease, 'grow'>;
   readonly #tap: (sizeBytes: number) => Promise<BlobTap | undefined>;
   #relay: Relay | undefined;
   #body: OpenedBody;
   #sizeIsOut = false;
+  #paidBytes = 0;
 
   constructor(
     options: SmallBlobOptions,
     dependencies: {
       first: OpenedBody;
       nextSource: NextSource;
+      /** Pays for what is held, also when it has been read. */
+      lease: Pick<ByteLease, 'grow'>;
       /** Asked once for each size that turns up. */
       tap: (sizeBytes: number) => Promise<BlobTap | undefined>;
     },
@@ -44,6 +49,7 @@ export class SmallBlob {
     this.#options = options;
     this.#body = dependencies.first;
     this.#nextSource = dependencies.nextSource;
+    this.#lease = dependencies.lease;
     this.#tap = dependencies.tap;
   }
 
@@ -76,10 +82,11 @@ export class SmallBlob {
   /**
    * The bytes of the window, checked.
    *
-   * @throws SourceError when no source is left
+   * @throws SourceError when no source is left; BusyError when there is no memory for it
    */
   async read(): Promise<Buffer> {
     for (let rounds = 0; ; rounds += 1) {
+      this.#pay();
       const round: { other?: OpenedBody } = {};
       const relay = await this.#newRelay(round);
       this.#relay = relay;
@@ -97,6 +104,16 @@ export class SmallBlob {
         this.#body = other;
       }
     }
+  }
+
+  #pay(): void {
+    const moreBytes = this.sizeBytes - this.#paidBytes;
+    if (moreBytes <= 0) return;
+    if (!this.#lease.grow(moreBytes)) {
+      this.#body.cancel();
+      throw new BusyError(`Cannot hold ${this.#options.digest}: too many bytes are in flight`);
+    }
+    this.#paidBytes += moreBytes;
   }
 
   async #newRelay(round: { other?: OpenedBody }): Promise<Relay> {

@@ -15,6 +15,7 @@ const MAX_ATTEMPTS = 16;
 export class Trace {
   readonly #startedAtMs = performance.now();
   readonly #attempts: Attempt[] = [];
+  #passedOver: string | undefined;
 
   /** Milliseconds since the request came in. */
   elapsedMs(): number {
@@ -31,6 +32,20 @@ export class Trace {
       const ms = Math.round((performance.now() - startedAtMs) * 10) / 10;
       this.#attempts.push({ source, outcome, ms });
     };
+  }
+
+  /**
+   * The upstream is not the first to be asked, because of what happened before this request.
+   *
+   * @param cause in a word, as outcomes are
+   */
+  passOver(cause: string): void {
+    this.#passedOver ??= cause;
+  }
+
+  /** Why the upstream was passed over; undefined when it was not, or only because policy says so. */
+  get passedOver(): string | undefined {
+    return this.#passedOver;
   }
 
   get attempts(): readonly Attempt[] {

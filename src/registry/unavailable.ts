@@ -1,6 +1,7 @@
 import { parseErrorBody, type OciErrorCode } from '../oci/error-body.ts';
 import type { LocateSummary } from '../rpc/agent-client.ts';
 import { errorAnswer, type Answer } from './answer.ts';
+import { BusyError } from './byte-budget.ts';
 import type { Refusal } from './upstream/upstream-answer.ts';
 import { UpstreamFailure } from './upstream/upstream-failure.ts';
 
@@ -25,6 +26,7 @@ export function unavailableAnswer(
   error: unknown,
   summary: LocateSummary | undefined,
 ): Answer {
+  if (error instanceof BusyError) return busyAnswer('bytes');
   const failure = UpstreamFailure.from(error, missing.upstream);
   if (failure.kind === 'forbidden_address') {
     return errorAnswer(
@@ -44,6 +46,19 @@ export function unavailableAnswer(
         ? {}
         : { headers: { 'retry-after': failure.retryAfter } }),
     },
+  );
+}
+
+/**
+ * The answer when this process has too much to do: at once, so that a client can go elsewhere.
+ *
+ * @param of what there is too much of
+ */
+export function busyAnswer(of: 'requests' | 'bytes'): Answer {
+  return errorAnswer(
+    503,
+    { code: 'UNAVAILABLE', message: `This mirror has too many ${of} in flight` },
+    { decision: 'busy', headers: { 'retry-after': '1' } },
   );
 }
 

@@ -2,8 +2,9 @@ import { parseDigest, digestOf, digestAlgorithm, type Digest } from '../../oci/d
 import { parseManifest } from '../../oci/manifest.ts';
 import { MANIFEST_ACCEPT, isManifestMediaType, mediaTypeEssence } from '../../oci/media-type.ts';
 import type { ManifestReference } from '../../oci/path.ts';
+import type { ByteBudget } from '../byte-budget.ts';
+import { readWhole } from '../read-whole.ts';
 import { SourceError } from '../sources/source.ts';
-import { withStallGuard } from '../stall-guard.ts';
 import {
   contentLengthOf,
   dateOf,
@@ -40,6 +41,8 @@ export interface ManifestQuestion {
 export interface ManifestAskOptions {
   readonly maxBytes: number;
   readonly stallMs: number;
+  /** Pays for the bytes of an answer while they come in. */
+  readonly budget: Pick<ByteBudget, 'open'>;
   readonly signal: AbortSignal;
   readonly onTrouble?: () => void;
 }
@@ -48,7 +51,8 @@ export interface ManifestAskOptions {
  * Asks an upstream for a manifest, distribution-spec "Pulling manifests". HEAD stays HEAD, unless
  * the answer lacks what a client needs; then the manifest itself is fetched and described.
  *
- * @throws UpstreamFailure, and SourceError when the answer contradicts itself
+ * @throws UpstreamFailure, and SourceError when the answer contradicts itself;
+ *   BusyError when there is no memory for it
  */
 export async function askForManifest(
   upstream: Upstream,
@@ -120,29 +124,17 @@ function typeOf(bytes: Buffer, named: string | undefined, reference: ManifestRef
 
 async function readBody(
   response: UpstreamResponse,
-  options: Pick<ManifestAskOptions, 'maxBytes' | 'stallMs'>,
+  options: Pick<ManifestAskOptions, 'maxBytes' | 'stallMs' | 'budget'>,
 ): Promise<Buffer> {
-  const parts: Buffer[] = [];
-  let sizeBytes = 0;
   const body = {
     source: 'upstream',
     chunks: response.body as AsyncIterable<Buffer>,
     cancel: () => discard(response),
   };
-  try {
-    for await (const part of withStallGuard(body, options.stallMs)) {
-      sizeBytes += part.length;
-      if (sizeBytes > options.maxBytes) {
-        throw new SourceError('too_long', `The manifest has more than ${options.maxBytes} bytes`);
-      }
-      parts.push(part);
-    }
-  } finally {
-    discard(response);
-  }
+  const bytes = await readWhole(body, options);
   const declared = contentLengthOf(response);
-  if (declared !== undefined && declared !== sizeBytes) {
-    throw new SourceError('cut', `The upstream sent ${sizeBytes} of ${declared} bytes`);
+  if (declared !== undefined && declared !== bytes.length) {
+    throw new SourceError('cut', `The upstream sent ${bytes.length} of ${declared} bytes`);
   }
-  return Buffer.concat(parts);
+  return bytes;
 }
