@@ -5,6 +5,7 @@ import { benchBlobs, blobNames } from './blob-bench.ts';
 import { describeMachine } from './machine.ts';
 import { benchManifests, manifestNames } from './manifest-bench.ts';
 import { benchMemory, memoryNames } from './memory-bench.ts';
+import { benchOutages, outageNames } from './outage-bench.ts';
 import { benchPulls, pullNames } from './pull-bench.ts';
 import { renderReport } from './report.ts';
 import { benchRequests, requestNames } from './request-bench.ts';
@@ -25,6 +26,7 @@ const benches: readonly Bench[] = [
   { names: blobNames, run: benchBlobs },
   { names: manifestNames, run: benchManifests },
   { names: requestNames, run: benchRequests },
+  { names: outageNames, run: benchOutages },
   { names: memoryNames, run: benchMemory },
 ];
 

@@ -20,6 +20,8 @@ export interface SalvorNode {
   readonly registryPort: number;
   readonly registry: Program;
   readonly agent: Program;
+  /** Path of the agent's unix socket. */
+  readonly socket: string;
 }
 
 export interface SalvorNodeOptions {
@@ -100,7 +102,7 @@ export async function startSalvorNode(
     socket,
     options.blobs.map(({ digest }) => digest),
   );
-  return { name, registryPort, registry, agent };
+  return { name, registryPort, registry, agent, socket };
 }
 
 /**
@@ -110,10 +112,7 @@ export async function startSalvorNode(
  * @throws when it does not hold one of them, or takes more than a minute
  */
 export async function waitUntilHashed(socket: string, digests: readonly string[]): Promise<void> {
-  const client = new AgentClient(
-    { target: `unix:${socket}`, windowBytes: 64 * 1024, name: 'the agent' },
-    { credentials: credentials.createInsecure() },
-  );
+  const client = clientOf(socket);
   try {
     for (const text of digests) {
       const digest = parseDigest(text);
@@ -126,6 +125,35 @@ export async function waitUntilHashed(socket: string, digests: readonly string[]
   } finally {
     client.close();
   }
+}
+
+/**
+ * Waits until an agent knows what tags name: its registry tells it without waiting for it.
+ *
+ * @param socket path of its unix socket
+ * @param names as "registry/repository:tag"
+ * @throws when it does not learn of one of them within ten seconds
+ */
+export async function waitUntilObserved(socket: string, names: readonly string[]): Promise<void> {
+  const client = clientOf(socket);
+  const isKnown = async (name: string): Promise<boolean> => {
+    for await (const event of client.locate({ name }, { timeoutMs: 5000 })) {
+      if ('holder' in event && event.holder.tags.length > 0) return true;
+    }
+    return false;
+  };
+  try {
+    for (const name of names) await waitFor(() => isKnown(name), { what: `knowledge of ${name}` });
+  } finally {
+    client.close();
+  }
+}
+
+function clientOf(socket: string): AgentClient {
+  return new AgentClient(
+    { target: `unix:${socket}`, windowBytes: 64 * 1024, name: 'the agent' },
+    { credentials: credentials.createInsecure() },
+  );
 }
 
 async function writeIdentity(

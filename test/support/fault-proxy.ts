@@ -131,6 +131,15 @@ export class FaultProxy {
     for (const connection of this.#connections) connection.wake();
   }
 
+  /**
+   * Gives its port up, so that something else can listen there. Open connections stay and do what
+   * the mode says; the next mode other than refuse takes the port back.
+   */
+  leavePort(): void {
+    this.#server?.close();
+    this.#server = undefined;
+  }
+
   /** Resets every open connection. */
   resetConnections(): void {
     for (const connection of this.#connections) connection.reset();
