@@ -10,11 +10,12 @@ import { BusyError, type ByteBudget } from './byte-budget.ts';
 import { credentialsFingerprint } from './credentials.ts';
 import { hedge } from './hedge.ts';
 import type { ManifestCache } from './manifest-cache.ts';
-import type { OfflineTags } from './offline-tags.ts';
+import type { OfflineTag, OfflineTags } from './offline-tags.ts';
 import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
 import { planFor } from './plan.ts';
 import { allowsPeers, allowsStale } from './policy.ts';
 import { upstreamHeaders, type PullRequest } from './pull-request.ts';
+import { RecentTags, type RecentTag } from './recent-tags.ts';
 import { SingleFlight } from './single-flight.ts';
 import type { HolderLookup } from './sources/shared-searches.ts';
 import type { Peers } from './sources/peers.ts';
@@ -53,6 +54,7 @@ export class ManifestPull {
   readonly #budget: Pick<ByteBudget, 'open'>;
   /** By upstream: one that was configured anew must not be waited for behind its predecessor. */
   readonly #flights = new WeakMap<Upstream, SingleFlight<UpstreamManifestAnswer>>();
+  readonly #recentTags = new RecentTags();
   readonly #salt = randomBytes(16);
 
   constructor(
@@ -145,7 +147,7 @@ export class ManifestPull {
     try {
       const { outage } = upstream;
       if (outage !== undefined && allowsStale(policy, outage.cause.kind)) {
-        offline = await this.#offline(request, startSearch());
+        offline = await this.#offline(request, name, startSearch);
         if ('answer' in offline) return offline.answer;
       }
       const answer = await this.#askForTag(request, tag, startSearch);
@@ -155,7 +157,7 @@ export class ManifestPull {
         const isBroken = request.method === 'GET' && answer.bytes === undefined;
         if (isBroken) return await this.#byDigest(request, answer.digest, missing);
       } else if (answer.kind === 'missing' && allowsStale(policy, 'gone')) {
-        offline = await this.#offline(request, startSearch());
+        offline = await this.#offline(request, name, startSearch);
         if ('answer' in offline) return offline.answer;
       }
       return await this.#upstreamAnswer(request, answer, missing);
@@ -166,7 +168,7 @@ export class ManifestPull {
       if (!isProven || !allowsStale(policy, failure.kind)) {
         return unavailableAnswer(missing, failure, undefined);
       }
-      offline ??= await this.#offline(request, startSearch());
+      offline ??= await this.#offline(request, name, startSearch);
       if ('answer' in offline) return offline.answer;
       return unavailableAnswer(
         { ...missing, what: `${missing.what} (${offline.reason})` },
@@ -193,18 +195,39 @@ export class ManifestPull {
     }
   }
 
-  async #offline(request: PullRequest, search: HolderLookup): Promise<OfflineOutcome> {
-    const { lease, signal, trace } = request;
-    const tag = await this.#offlineTags.resolve(search, {
-      signal,
-      trace,
-      lease,
-      hasAnswered: request.upstream.hasAnswered,
-      maxAgeMs: request.policy.staleMaxAgeMs,
-    });
-    if ('reason' in tag) return tag;
+  async #offline(
+    request: PullRequest,
+    name: string,
+    search: () => HolderLookup,
+  ): Promise<OfflineOutcome> {
+    const { lease, policy, signal, trace, upstream } = request;
+    const { outage } = upstream;
+    // A bound on the age of what may be used is kept to the millisecond.
+    const isRecentEnough = outage !== undefined && policy.staleMaxAgeMs === 0;
+    const recent = isRecentEnough ? this.#recentTags.get(name, outage) : undefined;
+    let tag = recent === undefined ? undefined : await this.#again(request, recent);
+    if (tag === undefined) {
+      const found = await this.#offlineTags.resolve(search(), {
+        signal,
+        trace,
+        lease,
+        hasAnswered: upstream.hasAnswered,
+        maxAgeMs: policy.staleMaxAgeMs,
+      });
+      if ('reason' in found) return found;
+      if (outage !== undefined) this.#recentTags.put(name, outage, found);
+      tag = found;
+    }
     const answer = this.#found(request, tag, tag.observedAtMs);
     return { answer: { ...answer, decision: 'offline_tag' } };
+  }
+
+  /** What a tag was found to name a moment ago, if it can still be had. */
+  async #again(request: PullRequest, recent: RecentTag): Promise<OfflineTag | undefined> {
+    const { lease, signal, trace } = request;
+    const { digest, mediaType } = recent.manifest;
+    const found = await this.#peerManifests.fetch(digest, { lease, signal, trace, mediaType });
+    return found && { ...found, observedAtMs: recent.observedAtMs };
   }
 
   async #ask(

@@ -1,4 +1,5 @@
 import { digestOf, type Digest } from '../../../src/oci/digest.ts';
+import { ByteBudget, type ByteLease } from '../../../src/registry/byte-budget.ts';
 import { DEFAULT_POLICY, type PullPolicy } from '../../../src/registry/policy.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
 import { Trace } from '../../../src/registry/trace.ts';
@@ -40,6 +41,7 @@ export class FakeAgent {
   tags: readonly TagStatement[] = [];
   registrySeen = true;
   readonly observed: string[] = [];
+  readonly lookups: LocateKey[] = [];
   /** A node is named only for the digest of its own bytes; else every node for any digest. */
   isExact = false;
   readonly #holdings: readonly FakeHolding[];
@@ -52,7 +54,10 @@ export class FakeAgent {
   /** The own agent, as the registry sees it. */
   get client(): AgentClient {
     return {
-      locate: (key: LocateKey) => this.#locate(key),
+      locate: (key: LocateKey) => {
+        this.lookups.push(key);
+        return this.#locate(key);
+      },
       abortIngest: async (digest: Digest) => {
         this.abortedIngests.push(digest);
         return 1;
@@ -156,7 +161,7 @@ export class FakeUpstream {
       peers: 'fallback',
       isBlobOriginDown: false,
       hasAnswered: this.hasAnswered,
-      health: { outage: this.outage },
+      outage: this.outage,
       ask: async (request: AskRequest, options: AskOptions) => {
         this.asked.push(request);
         return this.answer(request, options);
@@ -164,6 +169,11 @@ export class FakeUpstream {
       recordBodyFailure: (failure: UpstreamFailure) => this.bodyFailures.push(failure),
     }) as unknown as Upstream;
   }
+}
+
+/** A budget that is never used up. */
+export function plentyOfBytes(): ByteBudget {
+  return new ByteBudget({ limitBytes: Number.MAX_SAFE_INTEGER });
 }
 
 /** A client's request to the registry of a test. */
@@ -175,6 +185,7 @@ export function pullRequest(
     readonly policy?: Partial<PullPolicy>;
     readonly signal?: AbortSignal;
     readonly authorization?: string;
+    readonly lease?: ByteLease;
   } = {},
 ): PullRequest {
   return {
@@ -188,5 +199,6 @@ export function pullRequest(
     userAgent: 'test',
     signal: options.signal ?? new AbortController().signal,
     trace: new Trace(),
+    lease: options.lease ?? plentyOfBytes().open(),
   };
 }

@@ -13,7 +13,7 @@ import { Quarantine } from '../../../src/registry/sources/quarantine.ts';
 import { TagRecorder } from '../../../src/registry/tag-recorder.ts';
 import { UpstreamFailure } from '../../../src/registry/upstream/upstream-failure.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
-import { FakeAgent, FakeUpstream, pullRequest } from './fake-sources.ts';
+import { FakeAgent, FakeUpstream, plentyOfBytes, pullRequest } from './fake-sources.ts';
 import { cutBody, responseOf } from './upstream/fake-response.ts';
 
 const NOW_MS = Date.UTC(2026, 6, 1, 10);
@@ -85,7 +85,7 @@ const giving = (content: Buffer): FakeUpstream =>
 
 const everything = [index, bytes, config];
 
-function scene(contents: readonly Buffer[] = []) {
+function scene(contents: readonly Buffer[] = [], budget = plentyOfBytes()) {
   const agent = new FakeAgent(contents.map((content, n) => ({ node: `n${n}`, bytes: content })));
   agent.isExact = true;
   const peers = new Peers(
@@ -99,7 +99,10 @@ function scene(contents: readonly Buffer[] = []) {
     },
   );
   const cache = new ManifestCache({ maxBytes: 1e6, consentMs: 60_000 });
-  const peerManifests = new PeerManifests({ maxBytes: 10_000, stallMs: 1000 }, { peers, cache });
+  const peerManifests = new PeerManifests(
+    { maxBytes: 10_000, stallMs: 1000 },
+    { peers, cache, budget },
+  );
   const pull = new ManifestPull(
     { budgets, maxBytes: 10_000 },
     {
@@ -111,6 +114,7 @@ function scene(contents: readonly Buffer[] = []) {
         { peers, manifests: peerManifests, now: () => NOW_MS + 5000 },
       ),
       recorder: new TagRecorder({ agent: agent.client, log: silentLogger }),
+      budget,
     },
   );
   return { agent, cache, pull };
@@ -252,8 +256,28 @@ describe('ManifestPull by tag', () => {
     expect(upstream.asked).toEqual([]);
     // What nodes do not know it is asked for all the same.
     agent.tags = [];
-    expect((await pull.answer(pullRequest(upstream), byTag)).status).toBe(503);
+    expect((await pull.answer(pullRequest(upstream), { tag: '2' })).status).toBe(503);
     expect(upstream.asked.length).toBe(1);
+  });
+
+  it('ManifestPull asks nodes once in a while for a tag that many want in an outage', async () => {
+    const { pull, agent } = scene([bytes, config]);
+    agent.tags = [confirmed(bytes)];
+    const upstream = failing(proven);
+    upstream.outage = { sinceMs: NOW_MS, cause: proven };
+    const first = await pull.answer(pullRequest(upstream), byTag);
+    const lookups = agent.lookups.length;
+    const again = await pull.answer(pullRequest(upstream), byTag);
+    expect(again).toMatchObject({ status: 200, body: bytes, decision: 'offline_tag' });
+    expect(again.headers).toEqual({ ...first.headers, 'salvor-source': 'memory' });
+    expect([lookups > 0, agent.lookups.length]).toEqual([true, lookups]);
+    // A bound on the age, and another outage, have them asked anew.
+    const policy = { staleMaxAgeMs: 3_600_000 };
+    await pull.answer(pullRequest(upstream, { policy }), byTag);
+    expect(agent.lookups.length).toBeGreaterThan(lookups);
+    agent.tags = [];
+    upstream.outage = { sinceMs: NOW_MS + 1, cause: proven };
+    expect((await pull.answer(pullRequest(upstream), byTag)).status).toBe(503);
   });
 
   it('ManifestPull answers a rate limit from nodes, else with 503 and the time to wait', async () => {
