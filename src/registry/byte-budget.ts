@@ -1,8 +1,8 @@
 /**
- * What one streamed body is taken to hold at most, in bytes. When its client takes nothing, 256 KiB
+ * What one streamed body is taken to hold at most, in bytes. When its client takes nothing, 192 KiB
  * wait at the socket (write-batch.ts) and the relay keeps back one chunk; behind it, the reader of
  * the upstream's socket has filled its buffer of 64 KiB and one read of it, and stops. Chunks of
- * nodes are up to 256 KiB each, so that one of them replaces several of those.
+ * nodes are 128 KiB each by default, so that one of them replaces several of those.
  */
 export const STREAM_SHARE_BYTES = 512 * 1024;
 

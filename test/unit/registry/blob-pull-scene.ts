@@ -3,6 +3,7 @@ import { digestOf } from '../../../src/oci/digest.ts';
 import type { Answer } from '../../../src/registry/answer.ts';
 import { BlobPull, type BlobKeeper } from '../../../src/registry/blob-pull.ts';
 import type { Budgets } from '../../../src/registry/budgets.ts';
+import type { ByteBudget } from '../../../src/registry/byte-budget.ts';
 import { ManifestCache } from '../../../src/registry/manifest-cache.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
 import { PeerLoad } from '../../../src/registry/sources/peer-load.ts';
@@ -10,7 +11,7 @@ import { Peers } from '../../../src/registry/sources/peers.ts';
 import { Quarantine } from '../../../src/registry/sources/quarantine.ts';
 import { UpstreamFailure } from '../../../src/registry/upstream/upstream-failure.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
-import { FakeAgent, FakeUpstream, type FakeHolding } from './fake-sources.ts';
+import { FakeAgent, FakeUpstream, plentyOfBytes, type FakeHolding } from './fake-sources.ts';
 import { responseOf } from './upstream/fake-response.ts';
 
 export const small = randomBytes(5000);
@@ -52,7 +53,7 @@ export const saying = (status: number, headers: Record<string, string> = {}): Fa
 /** A BlobPull with nodes that hold what a test says. */
 export function scene(
   holdings: readonly FakeHolding[] = [],
-  options: { keeper?: BlobKeeper; cache?: ManifestCache } = {},
+  options: { keeper?: BlobKeeper; cache?: ManifestCache; budget?: ByteBudget } = {},
 ) {
   const agent = new FakeAgent(holdings);
   const load = new PeerLoad();
@@ -69,7 +70,13 @@ export function scene(
   const cache = options.cache ?? new ManifestCache({ maxBytes: 1e6, consentMs: 1000 });
   const pull = new BlobPull(
     { budgets },
-    { peers, manifests: cache, keeper: options.keeper, log: silentLogger },
+    {
+      peers,
+      manifests: cache,
+      keeper: options.keeper,
+      budget: options.budget ?? plentyOfBytes(),
+      log: silentLogger,
+    },
   );
   return { agent, load, pull };
 }

@@ -1,13 +1,16 @@
 import { Registry } from 'prom-client';
 import { afterEach, describe, expect, it } from 'vitest';
 import { errorAnswer, type Answer } from '../../../src/registry/answer.ts';
+import { ByteBudget } from '../../../src/registry/byte-budget.ts';
 import { DecisionLog } from '../../../src/registry/decision-log.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
 import { Policies } from '../../../src/registry/policy.ts';
 import { createRegistryMetrics } from '../../../src/registry/registry-metrics.ts';
 import { RegistryServer } from '../../../src/registry/registry-server.ts';
+import { Savings } from '../../../src/registry/savings.ts';
 import { WrongBytesError } from '../../../src/registry/relay.ts';
 import { SourceError } from '../../../src/registry/sources/source.ts';
+import type { Outage } from '../../../src/registry/upstream/upstream-health.ts';
 import type { Upstream } from '../../../src/registry/upstream/upstream.ts';
 import { digestOf } from '../../../src/oci/digest.ts';
 import { silentLogger, type LogFields } from '../../../src/telemetry/logger.ts';
@@ -30,15 +33,20 @@ interface Setup {
   readonly clientStallMs?: number;
   readonly requestTimeoutMs?: number;
   readonly defaultUpstream?: string;
+  readonly outage?: Outage;
+  readonly budget?: ByteBudget;
 }
 
 const open: { close(): Promise<void> | void }[] = [];
+let register = new Registry();
 const logged: { level: string; fields: LogFields; message: string }[] = [];
 
 afterEach(async () => {
   for (const one of open.reverse()) await one.close();
   open.length = 0;
   logged.length = 0;
+  register = new Registry();
+  savedRequests = 0;
 });
 
 function whole(bytes: Buffer, decision = 'upstream'): Answer {
@@ -59,9 +67,16 @@ function streamed(body: FakeBody): Answer {
   };
 }
 
+let savedRequests = 0;
+function upstreamOf(name: string, outage: Outage | undefined): Upstream {
+  const recordSaved = (): void => void (savedRequests += 1);
+  return { name, outage, recordSaved } as unknown as Upstream;
+}
+
 async function start(setup: Setup = {}): Promise<{ port: number; server: RegistryServer }> {
   const note = (level: string) => (fields: LogFields, message: string) =>
     void logged.push({ level, fields, message });
+  const metrics = createRegistryMetrics(register, { configured: () => [], upstreams: () => [] });
   const log = { ...silentLogger, info: note('info'), error: note('error') };
   const server = new RegistryServer(
     {
@@ -78,14 +93,16 @@ async function start(setup: Setup = {}): Promise<{ port: number; server: Registr
     },
     {
       upstreams: {
-        get: (name) => (name.endsWith('.test') ? ({ name } as unknown as Upstream) : undefined),
+        get: (name) => (name.endsWith('.test') ? upstreamOf(name, setup.outage) : undefined),
         hold: () => () => undefined,
       },
       manifests: { answer: setup.manifest ?? (async () => whole(content)) },
       blobs: { answer: setup.blob ?? (async () => whole(content)) },
       policies: new Policies([]),
       decisions: new DecisionLog({ maxEntries: 10 }),
-      metrics: createRegistryMetrics(new Registry()),
+      metrics,
+      savings: new Savings({ metrics }),
+      budget: setup.budget ?? new ByteBudget({ limitBytes: 1e6 }),
       log,
     },
   );
@@ -246,7 +263,7 @@ describe('RegistryServer', () => {
       range: undefined,
     });
     expect(Object.keys(seen!).sort()).toEqual(
-      'accept authorization method policy range repository signal trace upstream userAgent'.split(
+      'accept authorization lease method policy range repository signal trace upstream userAgent'.split(
         ' ',
       ),
     );
@@ -449,6 +466,7 @@ describe('RegistryServer', () => {
 
   it('RegistryServer says which address it cannot take', async () => {
     const { port } = await start();
+    register = new Registry();
     const second = await start();
     await expect(second.server.listen(`127.0.0.1:${port}`)).rejects.toThrow();
   });

@@ -1,11 +1,13 @@
 import { Registry } from 'prom-client';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Answer } from '../../../src/registry/answer.ts';
+import { ByteBudget } from '../../../src/registry/byte-budget.ts';
 import { DecisionLog } from '../../../src/registry/decision-log.ts';
 import { DEFAULT_POLICY, Policies } from '../../../src/registry/policy.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
 import { createRegistryMetrics } from '../../../src/registry/registry-metrics.ts';
 import { RegistryServer } from '../../../src/registry/registry-server.ts';
+import { Savings } from '../../../src/registry/savings.ts';
 import type { Upstream } from '../../../src/registry/upstream/upstream.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
 import { expectNoLeaks } from '../../support/no-leaks.ts';
@@ -39,7 +41,10 @@ beforeEach(async () => {
   held = [];
   pulls = [];
   respond = async () => answer;
-  const metrics = createRegistryMetrics(new Registry());
+  const metrics = createRegistryMetrics(new Registry(), {
+    configured: () => [],
+    upstreams: () => [],
+  });
   const limits = {
     maxStreams: 10,
     maxManifestBytes: 1e6,
@@ -68,6 +73,8 @@ beforeEach(async () => {
       policies: new Policies([]),
       decisions,
       metrics,
+      savings: new Savings({ metrics }),
+      budget: new ByteBudget({ limitBytes: 1e6 }),
       log: silentLogger,
     },
   );

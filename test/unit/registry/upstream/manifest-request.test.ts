@@ -12,6 +12,7 @@ import {
 } from '../../../../src/registry/upstream/upstream-client.ts';
 import type { AskRequest, Upstream } from '../../../../src/registry/upstream/upstream.ts';
 import { expectNoLeaks } from '../../../support/no-leaks.ts';
+import { plentyOfBytes } from '../fake-sources.ts';
 import { cutBody, responseOf, stalledBody } from './fake-response.ts';
 import { WebServer } from './web-server.ts';
 
@@ -63,6 +64,7 @@ async function ask(
     {
       maxBytes: question.maxBytes ?? 1000,
       stallMs: 5000,
+      budget: plentyOfBytes(),
       signal: new AbortController().signal,
     },
   );
@@ -256,7 +258,12 @@ describe('askForManifest', () => {
         await askForManifest(
           upstream,
           { method, repository: 'a', reference: { tag: '1' }, headers: {} },
-          { maxBytes: 1000, stallMs: 1000, signal: new AbortController().signal },
+          {
+            maxBytes: 1000,
+            stallMs: 1000,
+            budget: plentyOfBytes(),
+            signal: new AbortController().signal,
+          },
         );
       }
       expect(server.requests.length).toBe(20);

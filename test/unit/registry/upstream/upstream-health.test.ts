@@ -67,9 +67,22 @@ describe('UpstreamHealth', () => {
     expect(health.outage).toBeUndefined();
     vi.advanceTimersByTime(GAP_MS);
     fail();
-    expect(health.outage).toEqual({ sinceMs, cause: refused });
+    expect(health.outage).toEqual({ sinceMs, cause: refused, savedRequests: 0 });
     expect(changes).toEqual([health.outage]);
     health.close();
+  });
+
+  it('UpstreamHealth counts what was saved in an outage, and nothing outside of one', () => {
+    const { health, fail } = scene();
+    health.recordSaved();
+    fail();
+    vi.advanceTimersByTime(GAP_MS);
+    fail();
+    health.recordSaved();
+    health.recordSaved();
+    expect(health.outage?.savedRequests).toBe(2);
+    health.recordSuccess();
+    expect(health.outage).toBeUndefined();
   });
 
   it('UpstreamHealth does not take failures of one moment for an outage', () => {
