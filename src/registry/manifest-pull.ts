@@ -36,6 +36,9 @@ import {
 import { UpstreamFailure } from './upstream/upstream-failure.ts';
 import type { Upstream } from './upstream/upstream.ts';
 
+/** How long the upstream is not asked yet while others come who want the same, milliseconds. */
+const MAX_BOARDING_MS = 50;
+
 export interface ManifestPullOptions {
   readonly budgets: Budgets;
   readonly maxBytes: number;
@@ -152,7 +155,7 @@ export class ManifestPull {
       }
       const answer = await this.#askForTag(request, tag, startSearch);
       if (answer.kind === 'manifest') {
-        this.#recorder.observe(name, answer);
+        await this.#recorder.observe(name, answer);
         // The upstream says what the tag names, but cannot give it: anybody may.
         const isBroken = request.method === 'GET' && answer.bytes === undefined;
         if (isBroken) return await this.#byDigest(request, answer.digest, missing);
@@ -239,7 +242,8 @@ export class ManifestPull {
     const { method, upstream, repository, accept, trace } = request;
     const headers = upstreamHeaders(request);
     const { budgets, maxBytes } = this.#options;
-    const flights = this.#flights.get(upstream) ?? new SingleFlight();
+    const flights =
+      this.#flights.get(upstream) ?? new SingleFlight({ maxBoardingMs: MAX_BOARDING_MS });
     this.#flights.set(upstream, flights);
     const key = JSON.stringify([
       method,
