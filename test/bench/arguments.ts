@@ -20,13 +20,14 @@ export const usage = `Measures Salvor beside nginx, docker-registry and a plain 
 Usage: npm run bench -- [options]
 
   --json FILE    write the results to FILE as well
-  --only NAMES   only these results, with commas between; "blob" means all that begin with "blob."
+  --only NAMES   only these results, with commas between; "blob" means all that begin with "blob.",
+                 "failover" and "open.rate" what an outage costs, "herd.manifest" what a crowd does
   --pairs N      rounds of each comparison that count (default ${defaultPairs})
   --no-fail      end with 0 even where a bound is missed
   --help         this text
 
-Needs root for pull.* and for memory.idle over containerd. Ends by itself, after about 8 minutes with
-all results, or with 2 when it takes longer than 30.
+Needs root for pull.* and for memory.idle over containerd. Ends by itself, after about 10 minutes
+with all results, or with 2 when it takes longer than 30.
 `;
 
 /**
