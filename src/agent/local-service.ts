@@ -45,6 +45,8 @@ export class LocalService {
   readonly #store: Pick<ContentStore, 'abortIngest'>;
   readonly #watch: Pick<RegistryWatch, 'start'>;
   readonly #context: HandlerContext;
+  /** For each watch under way, what ends it in peace. */
+  readonly #endings = new Set<() => void>();
 
   constructor(
     dependencies: {
@@ -94,6 +96,11 @@ export class LocalService {
     };
   }
 
+  /** Lets go of the registry, which is not to be ended for what it cannot say any more. */
+  endWatches(): void {
+    for (const end of this.#endings) end();
+  }
+
   async #locate(
     call: ServerWritableStream<LocateRequest, LocateResponse>,
     signal: AbortSignal,
@@ -129,27 +136,32 @@ export class LocalService {
     callback: sendUnaryData<WatchResponse>,
   ): void {
     let watched: ReturnType<RegistryWatch['start']> | undefined;
-    const stop = (): void => void watched?.then((watch) => watch?.stop());
+    const finish = (outcome: RpcFailure | undefined): void => {
+      if (!this.#endings.delete(end)) return;
+      void watched?.then((watch) => watch?.stop());
+      if (outcome === undefined) callback(null, create(WatchResponseSchema));
+      else callback(outcome);
+    };
+    const end = (): void => finish(undefined);
+    this.#endings.add(end);
     call.on('data', (request: WatchRequest) => {
       const terms = watchTerms(request);
       if (terms === undefined) {
-        stop();
-        callback(new RpcFailure(status.INVALID_ARGUMENT, 'no process, or no time'));
+        finish(new RpcFailure(status.INVALID_ARGUMENT, 'no process, or no time'));
         return;
       }
+      if (!this.#endings.has(end)) return;
       watched ??= this.#watch.start(terms).then((watch) => {
-        if (watch !== undefined) call.sendMetadata(new Metadata());
-        else callback(new RpcFailure(status.FAILED_PRECONDITION, 'cannot see that process'));
+        if (watch === undefined) {
+          finish(new RpcFailure(status.FAILED_PRECONDITION, 'cannot see that process'));
+        } else if (this.#endings.has(end)) call.sendMetadata(new Metadata());
         return watch;
       });
       void watched.then((watch) => watch?.beat());
     });
-    call.on('error', stop);
-    call.on('cancelled', stop);
-    call.on('end', () => {
-      stop();
-      callback(null, create(WatchResponseSchema));
-    });
+    call.on('error', end);
+    call.on('cancelled', end);
+    call.on('end', end);
   }
 }
 

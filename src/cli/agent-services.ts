@@ -138,9 +138,10 @@ export function agentService(
       peerParts,
     ).implementation(),
   });
+  const localService = new LocalService({ locator, observations, store, watch, log, metrics });
   const local = new AgentServer(serverOptions, {
     peer: new PeerService(peerOptions, peerParts).implementation(),
-    local: new LocalService({ locator, observations, store, watch, log, metrics }).implementation(),
+    local: localService.implementation(),
   });
   const service: Service = {
     name: 'agent',
@@ -154,6 +155,7 @@ export function agentService(
       integrity.start();
     },
     stop: async ({ signal }) => {
+      localService.endWatches();
       await Promise.all([peers.close({ signal }), local.close({ signal })]);
       pool.close();
       await integrity.stop();

@@ -98,6 +98,7 @@ export function registryService(
     { peers, cache, budget },
   );
   const platform = { os: 'linux', architecture: goArchitecture(process.arch) };
+  const recorder = new TagRecorder({ agent, keeper, log });
   const manifests = new ManifestPull(
     { budgets, maxBytes: limits.maxManifestBytes },
     {
@@ -105,7 +106,7 @@ export function registryService(
       cache,
       peerManifests,
       offlineTags: new OfflineTags({ platform }, { peers, manifests: peerManifests }),
-      recorder: new TagRecorder({ agent, keeper, log }),
+      recorder,
       budget,
     },
   );
@@ -133,6 +134,7 @@ export function registryService(
     },
     stop: async ({ signal }) => {
       await server.close({ signal });
+      recorder.close();
       await upstreams.close();
     },
   };
