@@ -161,6 +161,15 @@ function checkListeners({ config, sourceOf }: RuleInput): ConfigMistake[] {
   });
 }
 
+function checkInFlight({ config, sourceOf }: RuleInput): ConfigMistake[] {
+  const { inFlightBytes, maxManifestBytes } = config.registry.limits;
+  if (inFlightBytes >= maxManifestBytes) return [];
+  const key = 'registry.limits.inFlightBytes';
+  const found = showValue(inFlightBytes);
+  const expected = 'at least registry.limits.maxManifestBytes, as a manifest is held in full';
+  return [{ key, source: sourceOf(key), found, expected }];
+}
+
 const rules: readonly Rule[] = [
   { keys: ['registry.upstreams'], check: checkUpstreams },
   {
@@ -169,6 +178,10 @@ const rules: readonly Rule[] = [
   },
   { keys: ['tls.mode', 'agent.listen', 'agent.members.static'], check: checkTlsOff },
   { keys: ['agent.members.static'], check: checkMembers },
+  {
+    keys: ['registry.limits.inFlightBytes', 'registry.limits.maxManifestBytes'],
+    check: checkInFlight,
+  },
   {
     keys: [
       'registry.listen',

@@ -87,10 +87,11 @@ async function look(node: DirectoryNode): Promise<Open> {
   const { body } = await get(`http://127.0.0.1:${node.adminPort}/metrics`);
   const text = body.toString('utf8');
   const valueOf = (pattern: RegExp): number => Number(pattern.exec(text)?.[1] ?? 0);
+  const inOutage = text.match(/^salvor_registry_upstream_outage\{[^}]*\} 1$/gm) ?? [];
   return {
     descriptors: await openFileDescriptors(node.registry.pid),
     streams: valueOf(/^salvor_registry_streams (\d+)/m),
-    outages: valueOf(/^salvor_registry_upstreams_in_outage (\d+)/m),
+    outages: inOutage.length,
     timers: valueOf(/^nodejs_active_resources\{type="Timeout"\} (\d+)/m),
   };
 }

@@ -417,6 +417,19 @@ describe('loadConfig rules', () => {
     expect(mistakes.map(({ key }) => key)).toEqual([`registry.upstreams["a.test"].${name}`]);
   });
 
+  test('loadConfig refuses a bound of bytes that no large manifest would fit in', async () => {
+    const limits = (inFlightBytes: string): LoadOptions => ({
+      flags: {
+        'registry.limits.maxManifestBytes': '32MiB',
+        'registry.limits.inFlightBytes': inFlightBytes,
+      },
+    });
+    const mistakes = await mistakesOf(limits('31MiB'));
+    expect(mistakes.map(({ key }) => key)).toEqual(['registry.limits.inFlightBytes']);
+    const config = await loadConfig(limits('32MiB'));
+    expect(config.registry.limits.inFlightBytes).toBe(32 * 1024 * 1024);
+  });
+
   test('loadConfig wants TLS files of whoever talks to other nodes', async () => {
     const keys = ['tls.ca', 'tls.certificate', 'tls.key'];
     for (const command of ['agent', 'registry']) {

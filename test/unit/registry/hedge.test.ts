@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { BusyError } from '../../../src/registry/byte-budget.ts';
 import { hedge, type Hedged, type HedgeOptions } from '../../../src/registry/hedge.ts';
 
 const HEDGE_MS = 400;
@@ -45,7 +46,10 @@ class Scene {
       discardPeers: (value) => this.discarded.push(value),
       ...options,
     });
-    void this.result.then(() => (this.settled = true));
+    void this.result.then(
+      () => (this.settled = true),
+      () => (this.settled = true),
+    );
   }
 }
 
@@ -213,6 +217,29 @@ describe('hedge', () => {
     scene.upstream.resolve('U');
     expect(await scene.result).toEqual({ from: 'upstream', value: 'U' });
     expect(scene.aborted).toEqual(['peers']);
+  });
+
+  it.each(['upstream', 'peers'] as const)(
+    'hedge ends at once when there is no memory for what %s would send',
+    async (side) => {
+      const scene = new Scene();
+      await turn(HEDGE_MS);
+      scene[side].reject(new BusyError('full'));
+      await expect(scene.result).rejects.toThrow(BusyError);
+      expect(scene.aborted.toSorted()).toEqual(['peers', 'upstream']);
+      const other = side === 'upstream' ? scene.peers : scene.upstream;
+      other.resolve('late');
+      await turn();
+      expect(scene.discarded).toEqual(['late']);
+    },
+  );
+
+  it('hedge ends when the side that stood in has no memory either', async () => {
+    const scene = new Scene();
+    scene.upstream.reject(new Error('down'));
+    await turn();
+    scene.peers.reject(new BusyError('full'));
+    await expect(scene.result).rejects.toThrow(BusyError);
   });
 
   it('hedge hands the client going away on to both sides', async () => {
