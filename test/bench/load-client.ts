@@ -38,7 +38,7 @@ export async function loadManifests(
 }
 
 /**
- * Asks two servers for the same thing in turn, in a process of its own.
+ * Asks two servers for the same things in turn, in a process of its own.
  *
  * @throws on any answer that is not 200
  */

@@ -1,39 +1,38 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 
-/** What to ask for. */
-export interface RawQuestion {
+/** Whom to ask, and how. */
+export interface RawTarget {
   readonly method: 'GET' | 'HEAD';
   readonly port: number;
-  /** With the query. */
-  readonly path: string;
   readonly accept: string;
+}
+
+interface Waiting {
+  readonly path: string;
+  readonly resolve: (elapsedMs: number) => void;
+  readonly reject: (error: Error) => void;
 }
 
 const bufferBytes = 64 * 1024;
 const headEnd = Buffer.from('\r\n\r\n');
 
 /**
- * A kept connection that asks the same thing again and again and does next to nothing with the
+ * A kept connection that asks one question after the other and does next to nothing with the
  * answers, so that what is measured is the server.
  */
 export class RawConnection {
-  readonly #question: RawQuestion;
-  readonly #request: Buffer;
+  readonly #target: RawTarget;
   readonly #socket: Socket;
   #pending: Buffer = Buffer.alloc(0);
-  #waiting: { resolve: (elapsedMs: number) => void; reject: (error: Error) => void } | undefined;
+  #waiting: Waiting | undefined;
   #askedAtMs = 0;
 
-  private constructor(question: RawQuestion) {
-    const { accept, method, path, port } = question;
-    this.#question = question;
-    this.#request = Buffer.from(
-      `${method} ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAccept: ${accept}\r\n\r\n`,
-    );
+  private constructor(target: RawTarget) {
+    this.#target = target;
     this.#socket = connect({
       host: '127.0.0.1',
-      port,
+      port: target.port,
       noDelay: true,
       onread: {
         buffer: Buffer.allocUnsafe(bufferBytes),
@@ -45,8 +44,8 @@ export class RawConnection {
   }
 
   /** @throws when nobody listens there */
-  static async open(question: RawQuestion): Promise<RawConnection> {
-    const connection = new RawConnection(question);
+  static async open(target: RawTarget): Promise<RawConnection> {
+    const connection = new RawConnection(target);
     await once(connection.#socket, 'connect');
     return connection;
   }
@@ -54,14 +53,18 @@ export class RawConnection {
   /**
    * Asks, and waits for the whole answer. One question at a time.
    *
+   * @param path with the query
    * @returns milliseconds from the request's first byte to the answer's last
    * @throws on any answer that is not 200 with a Content-Length
    */
-  async ask(): Promise<number> {
+  async ask(path: string): Promise<number> {
     const { promise, resolve, reject } = Promise.withResolvers<number>();
-    this.#waiting = { resolve, reject };
+    const { accept, method, port } = this.#target;
+    const head = [`${method} ${path} HTTP/1.1`, `Host: 127.0.0.1:${port}`, `Accept: ${accept}`];
+    const request = Buffer.from(`${head.join('\r\n')}\r\n\r\n`);
+    this.#waiting = { path, resolve, reject };
     this.#askedAtMs = performance.now();
-    this.#socket.write(this.#request);
+    this.#socket.write(request);
     return promise;
   }
 
@@ -80,7 +83,7 @@ export class RawConnection {
       this.close();
       return false;
     }
-    const bodyBytes = this.#question.method === 'HEAD' ? 0 : Number(length);
+    const bodyBytes = this.#target.method === 'HEAD' ? 0 : Number(length);
     if (this.#pending.length < end + headEnd.length + bodyBytes) return true;
     this.#pending = Buffer.alloc(0);
     this.#waiting?.resolve(performance.now() - this.#askedAtMs);
@@ -89,7 +92,7 @@ export class RawConnection {
   }
 
   #fail(error: Error): void {
-    this.#waiting?.reject(new Error(`Cannot get ${this.#question.path}: ${error.message}`));
+    this.#waiting?.reject(new Error(`Cannot get ${this.#waiting.path}: ${error.message}`));
     this.#waiting = undefined;
   }
 }

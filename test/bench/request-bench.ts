@@ -1,11 +1,11 @@
 import { join } from 'node:path';
 import { createAuthority } from '../../src/rpc/certificates.ts';
 import { startDockerRegistry, type DockerRegistry } from '../support/docker-registry.ts';
-import { buildImage } from '../support/image.ts';
+import { buildImage, type Image } from '../support/image.ts';
 import { pushImage } from '../support/push.ts';
 import { withScope, type TestScope } from '../support/test-scope.ts';
 import { askInPairs, releaseHerd } from './load-client.ts';
-import type { RawQuestion } from './raw-connection.ts';
+import type { RawTarget } from './raw-connection.ts';
 import { median, singleResult, type BenchResult } from './result.ts';
 import { format, type BenchContext } from './rounds.ts';
 import { nameMembers, startSalvorNode } from './salvor-node.ts';
@@ -14,7 +14,7 @@ import { added, countRequests, percentile } from './samples.ts';
 const repository = 'bench/requests';
 const addedNames = ['manifest.added', 'manifest.added.p99'];
 const herdName = 'herd.manifest';
-const requestsPerRound = 400;
+const requestsPerRound = 200;
 const herdClients = 500;
 
 /** Every name that {@link benchRequests} may give results under. */
@@ -23,10 +23,11 @@ export const requestNames: readonly string[] = [...addedNames, herdName];
 /** One registry that is well, and one node that asks it. */
 interface Scene {
   readonly upstream: DockerRegistry;
-  /** The manifest's path at the registry itself. */
-  readonly path: string;
-  /** What a client asks, of the node or of the registry itself. */
-  question(of: 'node' | 'upstream', method: RawQuestion['method']): RawQuestion;
+  readonly image: Image;
+  /** The node, or the registry itself. */
+  target(of: 'node' | 'upstream', method: RawTarget['method']): RawTarget;
+  /** Path of a tag at the node. */
+  nodePath(tag: string): string;
 }
 
 /** What single requests cost while the registry is well: in time, and in requests to it. */
@@ -61,29 +62,36 @@ async function startScene(scope: TestScope, context: BenchContext): Promise<Scen
     },
     await createAuthority(),
   );
-  const path = `/v2/${repository}/manifests/v1`;
   return {
     upstream,
-    path,
-    question: (of, method) => ({
+    image,
+    target: (of, method) => ({
       method,
       port: of === 'node' ? node.registryPort : upstream.port,
-      path: of === 'node' ? `${path}?ns=${upstream.host}` : path,
       accept: image.mediaType,
     }),
+    nodePath: (tag) => `${upstreamPath(tag)}?ns=${upstream.host}`,
   };
 }
 
-/** What `imagePullPolicy: Always` costs more: HEAD of a tag. */
+function upstreamPath(tag: string): string {
+  return `/v2/${repository}/manifests/${tag}`;
+}
+
+/**
+ * What `imagePullPolicy: Always` costs more: HEAD of a tag. Every pair is about another tag, since
+ * a node does less for one that it was asked for a few seconds ago.
+ */
 async function benchAdded(scene: Scene, context: BenchContext): Promise<BenchResult[]> {
-  const own = scene.question('node', 'HEAD');
-  const base = scene.question('upstream', 'HEAD');
+  const own = scene.target('node', 'HEAD');
+  const base = scene.target('upstream', 'HEAD');
   const middles: number[] = [];
   const all: number[] = [];
   for (let round = 0; round <= context.pairs; round += 1) {
     context.signal.throwIfAborted();
-    const plan = { own, base, count: requestsPerRound };
-    const answer = await askInPairs(plan, context.signal);
+    const tags = await pushTags(scene, `round-${round}`);
+    const paths = tags.map((tag) => ({ own: scene.nodePath(tag), base: upstreamPath(tag) }));
+    const answer = await askInPairs({ own, base, paths }, context.signal);
     const samples = added(answer.own, answer.base);
     const middle = median(samples);
     const which = round === 0 ? 'warming up' : `${round}/${context.pairs}`;
@@ -101,18 +109,25 @@ async function benchAdded(scene: Scene, context: BenchContext): Promise<BenchRes
   ];
 }
 
+async function pushTags({ image, upstream }: Scene, prefix: string): Promise<string[]> {
+  const tags = Array.from({ length: requestsPerRound }, (_, index) => `${prefix}-${index}`);
+  for (const tag of tags) await pushImage({ baseUrl: upstream.url, repository, tag }, image);
+  return tags;
+}
+
 /** How often the registry is asked when many clients of a node ask at once. */
 async function benchHerd(scene: Scene, context: BenchContext): Promise<BenchResult> {
-  const question = scene.question('node', 'GET');
+  const plan = {
+    target: scene.target('node', 'GET'),
+    path: scene.nodePath('v1'),
+    clients: herdClients,
+  };
   const counts: number[] = [];
   for (let round = 0; round <= context.pairs; round += 1) {
     context.signal.throwIfAborted();
     scene.upstream.clearAccesses();
-    const { answers, slowestMs } = await releaseHerd(
-      { question, clients: herdClients },
-      context.signal,
-    );
-    const count = countRequests(scene.upstream.accesses(), scene.path);
+    const { answers, slowestMs } = await releaseHerd(plan, context.signal);
+    const count = countRequests(scene.upstream.accesses(), upstreamPath('v1'));
     const which = round === 0 ? 'warming up' : `${round}/${context.pairs}`;
     const asked = `${count} requests for ${answers} answers`;
     context.progress(`${herdName} ${which}: ${asked}, the last after ${format(slowestMs)} ms`);
