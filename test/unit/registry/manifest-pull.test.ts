@@ -1,138 +1,27 @@
 import { describe, expect, it } from 'vitest';
-import { digestOf } from '../../../src/oci/digest.ts';
-import type { ManifestReference } from '../../../src/oci/path.ts';
-import type { Answer } from '../../../src/registry/answer.ts';
-import type { Budgets } from '../../../src/registry/budgets.ts';
-import { ManifestCache } from '../../../src/registry/manifest-cache.ts';
-import { ManifestPull } from '../../../src/registry/manifest-pull.ts';
-import { OfflineTags } from '../../../src/registry/offline-tags.ts';
-import { PeerManifests } from '../../../src/registry/peer-manifests.ts';
-import { PeerLoad } from '../../../src/registry/sources/peer-load.ts';
-import { Peers } from '../../../src/registry/sources/peers.ts';
-import { Quarantine } from '../../../src/registry/sources/quarantine.ts';
-import { TagRecorder } from '../../../src/registry/tag-recorder.ts';
 import { UpstreamFailure } from '../../../src/registry/upstream/upstream-failure.ts';
-import { silentLogger } from '../../../src/telemetry/logger.ts';
-import { FakeAgent, FakeUpstream, plentyOfBytes, pullRequest } from './fake-sources.ts';
-import { cutBody, responseOf } from './upstream/fake-response.ts';
-
-const NOW_MS = Date.UTC(2026, 6, 1, 10);
-const mediaType = 'application/vnd.oci.image.manifest.v1+json';
-const indexType = 'application/vnd.oci.image.index.v1+json';
-const config = Buffer.from('{"architecture":"amd64","os":"linux"}');
-
-function document(json: object): Buffer {
-  return Buffer.from(JSON.stringify({ schemaVersion: 2, ...json }));
-}
-
-const bytes = document({
+import { FakeUpstream, pullRequest } from './fake-sources.ts';
+import {
+  NOW_MS,
   mediaType,
-  config: {
-    mediaType: 'application/vnd.oci.image.config.v1+json',
-    digest: digestOf(config),
-    size: config.length,
-  },
-  layers: [],
-});
-const digest = digestOf(bytes);
-const index = document({
-  mediaType: indexType,
-  manifests: [
-    {
-      mediaType,
-      digest,
-      size: bytes.length,
-      platform: { os: 'linux', architecture: 'amd64' },
-    },
-  ],
-});
-
-const budgets: Budgets = {
-  connectMs: 1000,
-  hedgeMs: 10_000,
-  peerHeadersMs: 200,
-  outageAnswerMs: 1000,
-  upstreamHeadersMs: 5000,
-  stallMs: 2000,
-  locateMs: 1000,
-  proofGapMs: 30,
-  probeIntervalMs: 1000,
-};
-
-const proven = new UpstreamFailure('refused', 'registry.test refused the connection', {
-  isProven: true,
-});
-const unproven = new UpstreamFailure('reset', 'registry.test reset the connection');
-const failing = (failure: UpstreamFailure): FakeUpstream =>
-  new FakeUpstream(() => Promise.reject(failure));
-
-function headersOf(content: Buffer): Record<string, string> {
-  return {
-    'content-type': mediaType,
-    'content-length': String(content.length),
-    'docker-content-digest': digestOf(content),
-    date: new Date(NOW_MS).toUTCString(),
-  };
-}
-
-const giving = (content: Buffer): FakeUpstream =>
-  new FakeUpstream(({ method }) =>
-    responseOf({
-      headers: headersOf(content),
-      body: method === 'HEAD' ? Buffer.alloc(0) : content,
-    }),
-  );
-
-const everything = [index, bytes, config];
-
-function scene(contents: readonly Buffer[] = [], budget = plentyOfBytes()) {
-  const agent = new FakeAgent(contents.map((content, n) => ({ node: `n${n}`, bytes: content })));
-  agent.isExact = true;
-  const peers = new Peers(
-    { budgets },
-    {
-      agent: agent.client,
-      pool: agent.pool,
-      quarantine: new Quarantine({ ttlMs: 60_000, maxEntries: 100 }),
-      load: new PeerLoad(),
-      log: silentLogger,
-    },
-  );
-  const cache = new ManifestCache({ maxBytes: 1e6, consentMs: 60_000 });
-  const peerManifests = new PeerManifests(
-    { maxBytes: 10_000, stallMs: 1000 },
-    { peers, cache, budget },
-  );
-  const pull = new ManifestPull(
-    { budgets, maxBytes: 10_000 },
-    {
-      peers,
-      cache,
-      peerManifests,
-      offlineTags: new OfflineTags(
-        { platform: { os: 'linux', architecture: 'amd64' } },
-        { peers, manifests: peerManifests, now: () => NOW_MS + 5000 },
-      ),
-      recorder: new TagRecorder({ agent: agent.client, log: silentLogger }),
-      budget,
-    },
-  );
-  return { agent, cache, pull };
-}
-
-const byTag: ManifestReference = { tag: '1' };
-const byDigest: ManifestReference = { digest };
-const confirmed = (content: Buffer, type = mediaType, observedAtMs = NOW_MS) => ({
-  digest: digestOf(content),
-  mediaType: type,
-  sizeBytes: content.length,
-  observedAtMs,
-});
-
-function message({ body }: Answer): string {
-  if (!Buffer.isBuffer(body)) throw new Error('Cannot read the error: no body');
-  return (JSON.parse(body.toString()) as { errors: { message: string }[] }).errors[0]!.message;
-}
+  indexType,
+  config,
+  bytes,
+  digest,
+  index,
+  proven,
+  unproven,
+  failing,
+  headersOf,
+  giving,
+  everything,
+  scene,
+  byTag,
+  byDigest,
+  confirmed,
+  message,
+} from './manifest-pull-scene.ts';
+import { cutBody, responseOf } from './upstream/fake-response.ts';
 
 describe('ManifestPull by digest', () => {
   it('ManifestPull gives a manifest of its upstream, and again from memory', async () => {
