@@ -1,127 +1,26 @@
-import { Registry } from 'prom-client';
-import { afterEach, describe, expect, it } from 'vitest';
-import { errorAnswer, type Answer } from '../../../src/registry/answer.ts';
-import { ByteBudget } from '../../../src/registry/byte-budget.ts';
-import { DecisionLog } from '../../../src/registry/decision-log.ts';
+import { describe, expect, it } from 'vitest';
+import { errorAnswer } from '../../../src/registry/answer.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
-import { Policies } from '../../../src/registry/policy.ts';
-import { createRegistryMetrics } from '../../../src/registry/registry-metrics.ts';
-import { RegistryServer } from '../../../src/registry/registry-server.ts';
-import { Savings } from '../../../src/registry/savings.ts';
 import { WrongBytesError } from '../../../src/registry/relay.ts';
 import { SourceError } from '../../../src/registry/sources/source.ts';
-import type { Outage } from '../../../src/registry/upstream/upstream-health.ts';
-import type { Upstream } from '../../../src/registry/upstream/upstream.ts';
-import { digestOf } from '../../../src/oci/digest.ts';
-import { silentLogger, type LogFields } from '../../../src/telemetry/logger.ts';
 import { expectNoLeaks } from '../../support/no-leaks.ts';
 import { waitFor } from '../../support/wait.ts';
 import { FakeBody } from './fake-body.ts';
 import { RawClient } from './raw-client.ts';
-
-const content = Buffer.from('{"a manifest":true}');
-const digest = digestOf(content);
-const blobPath = `/v2/library/nginx/blobs/${digest}`;
-const manifestPath = '/v2/library/nginx/manifests/1';
+import {
+  blobPath,
+  connect,
+  content,
+  digest,
+  errorCode,
+  logged,
+  manifestPath,
+  start,
+  streamed,
+  whole,
+} from './registry-server-scene.ts';
 
 expectNoLeaks();
-
-interface Setup {
-  readonly manifest?: (request: PullRequest) => Promise<Answer>;
-  readonly blob?: (request: PullRequest) => Promise<Answer>;
-  readonly maxStreams?: number;
-  readonly clientStallMs?: number;
-  readonly requestTimeoutMs?: number;
-  readonly defaultUpstream?: string;
-  readonly outage?: Outage;
-  readonly budget?: ByteBudget;
-}
-
-const open: { close(): Promise<void> | void }[] = [];
-let register = new Registry();
-const logged: { level: string; fields: LogFields; message: string }[] = [];
-
-afterEach(async () => {
-  for (const one of open.reverse()) await one.close();
-  open.length = 0;
-  logged.length = 0;
-  register = new Registry();
-  savedRequests = 0;
-});
-
-function whole(bytes: Buffer, decision = 'upstream'): Answer {
-  return {
-    status: 200,
-    headers: { 'content-type': 'a/b', 'content-length': bytes.length },
-    body: bytes,
-    decision,
-  };
-}
-
-function streamed(body: FakeBody): Answer {
-  return {
-    status: 200,
-    headers: { 'content-length': body.sizeBytes },
-    body: { chunks: body.chunks, cancel: () => body.cancel() },
-    decision: 'upstream',
-  };
-}
-
-let savedRequests = 0;
-function upstreamOf(name: string, outage: Outage | undefined): Upstream {
-  const recordSaved = (): void => void (savedRequests += 1);
-  return { name, outage, recordSaved } as unknown as Upstream;
-}
-
-async function start(setup: Setup = {}): Promise<{ port: number; server: RegistryServer }> {
-  const note = (level: string) => (fields: LogFields, message: string) =>
-    void logged.push({ level, fields, message });
-  const metrics = createRegistryMetrics(register, { configured: () => [], upstreams: () => [] });
-  const log = { ...silentLogger, info: note('info'), error: note('error') };
-  const server = new RegistryServer(
-    {
-      limits: {
-        maxStreams: setup.maxStreams ?? 10,
-        maxManifestBytes: 1e6,
-        manifestCacheBytes: 1e6,
-        maxHeaderBytes: 4096,
-        upstreamConnections: 1,
-        clientStallMs: setup.clientStallMs ?? 5000,
-      },
-      defaultUpstream: setup.defaultUpstream ?? 'registry.test',
-      ...(setup.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: setup.requestTimeoutMs }),
-    },
-    {
-      upstreams: {
-        get: (name) => (name.endsWith('.test') ? upstreamOf(name, setup.outage) : undefined),
-        hold: () => () => undefined,
-      },
-      manifests: { answer: setup.manifest ?? (async () => whole(content)) },
-      blobs: { answer: setup.blob ?? (async () => whole(content)) },
-      policies: new Policies([]),
-      decisions: new DecisionLog({ maxEntries: 10 }),
-      metrics,
-      savings: new Savings({ metrics }),
-      budget: setup.budget ?? new ByteBudget({ limitBytes: 1e6 }),
-      log,
-    },
-  );
-  open.push({ close: () => server.close({ signal: AbortSignal.abort() }) });
-  const address = await server.listen('127.0.0.1:0');
-  return { server, port: Number(address.split(':')[1]) };
-}
-
-async function connect(port: number): Promise<RawClient> {
-  const client = await RawClient.open(port);
-  open.push(client);
-  return client;
-}
-
-function errorCode(body: Buffer): string {
-  const parsed = JSON.parse(body.toString()) as { errors: { code: string; message: string }[] };
-  expect(parsed.errors[0]!.message).not.toBe('');
-  return parsed.errors[0]!.code;
-}
 
 describe('RegistryServer', () => {
   it('RegistryServer answers GET with exactly the headers and the body of the answer', async () => {
@@ -466,7 +365,6 @@ describe('RegistryServer', () => {
 
   it('RegistryServer says which address it cannot take', async () => {
     const { port } = await start();
-    register = new Registry();
     const second = await start();
     await expect(second.server.listen(`127.0.0.1:${port}`)).rejects.toThrow();
   });
