@@ -24,6 +24,8 @@ export interface DirectoryNodeOptions {
   readonly agent?: object;
   /** More arguments of node itself, such as --expose-gc. */
   readonly nodeArguments?: readonly string[];
+  /** A command that runs the command that follows it, for what its processes shall find. */
+  readonly launcher?: readonly string[];
 }
 
 /**
@@ -40,6 +42,7 @@ export class DirectoryNode {
   readonly #configPath: string;
   readonly #socketPath: string;
   readonly #nodeArguments: readonly string[];
+  readonly #launcher: readonly string[];
   #agent: Program | undefined;
   #registry: Program | undefined;
   #starts = 0;
@@ -54,6 +57,7 @@ export class DirectoryNode {
       readonly adminPort: number;
       readonly agentAdminPort: number;
       readonly nodeArguments: readonly string[];
+      readonly launcher: readonly string[];
     },
   ) {
     this.#scope = scope;
@@ -65,6 +69,7 @@ export class DirectoryNode {
     this.#configPath = join(parts.directory, 'config.json');
     this.#socketPath = parts.socketPath;
     this.#nodeArguments = parts.nodeArguments;
+    this.#launcher = parts.launcher;
   }
 
   /** Writes the configuration, and starts nothing yet. */
@@ -79,8 +84,8 @@ export class DirectoryNode {
     const agentAdminPort = await freePort();
     const socketPath = join(scope.socketDirectory, `${name}.sock`);
     const ports = { registryPort, adminPort, agentAdminPort };
-    const { nodeArguments = [] } = options;
-    const parts = { name, directory, socketPath, nodeArguments, ...ports };
+    const { launcher = [], nodeArguments = [] } = options;
+    const parts = { name, directory, socketPath, launcher, nodeArguments, ...ports };
     const node = new DirectoryNode(scope, parts);
     await mkdir(join(node.storeDirectory, 'blobs', 'sha256'), { recursive: true });
     const config = {
@@ -193,10 +198,12 @@ export class DirectoryNode {
   async #start(role: 'agent' | 'registry'): Promise<Program> {
     this.#starts += 1;
     const main = join(repositoryRoot, 'src', 'main.ts');
+    const run = [...this.#nodeArguments, main, role, '--config', this.#configPath];
+    const [command = process.execPath, ...rest] = this.#launcher;
     const program = await Program.start(this.#scope, {
       name: `${this.name}-${role}-${this.#starts}`,
-      command: process.execPath,
-      arguments: [...this.#nodeArguments, main, role, '--config', this.#configPath],
+      command,
+      arguments: this.#launcher.length === 0 ? run : [...rest, process.execPath, ...run],
     });
     await program.waitForLine(/"msg":"ready"/, { timeoutMs: readyTimeoutMs });
     return program;
