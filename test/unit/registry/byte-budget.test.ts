@@ -50,4 +50,6 @@ test('ByteLease counts a buffer once for all that hold it', () => {
   expect(budget.usedBytes).toBe(30);
   second.release();
   expect(budget.usedBytes).toBe(0);
+  second.hold(buffer);
+  expect(budget.usedBytes).toBe(0);
 });

@@ -87,6 +87,7 @@ describe('ManifestPull and the bytes in flight', () => {
     const [first, second] = await Promise.all([ask(leases[0]), ask(leases[1])]);
     expect([first.body, second.body]).toEqual([bytes, bytes]);
     expect(upstream.asked.length).toBe(1);
+    expect(budget.usedBytes).toBe(bytes.length);
     // From memory: the very same bytes.
     expect(await ask(leases[2])).toMatchObject({ status: 200, decision: 'memory' });
     for (const lease of leases) {
@@ -120,6 +121,12 @@ describe('ManifestPull and the bytes in flight', () => {
     expect(answer).toMatchObject({ status: 200, decision: 'offline_tag' });
     expect(budget.usedBytes).toBe(index.length + bytes.length);
     lease.release();
+    expect(budget.usedBytes).toBe(0);
+    // Now that they are in memory, as well.
+    const again = budget.open();
+    await pull.answer(pullRequest(failing(proven), { lease: again }), byTag);
+    expect(budget.usedBytes).toBe(index.length + bytes.length);
+    again.release();
     expect(budget.usedBytes).toBe(0);
   });
 });

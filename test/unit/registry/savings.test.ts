@@ -99,6 +99,16 @@ describe('Savings', () => {
     expect(started.saved).toEqual([]);
   });
 
+  it('Savings takes no request for saved that got an error', async () => {
+    const manifest = after('refused', { ...from('node/a'), status: 503 });
+    const started = await start({ manifest });
+    const client = await connect(started.port);
+    client.get(manifestPath);
+    expect((await client.answer()).status).toBe(503);
+    await waitFor(() => logged.length > 0);
+    expect(started.saved).toEqual([]);
+  });
+
   it('Savings takes no request for saved whose body broke off in the end', async () => {
     const steps = [Buffer.from('abc'), new SourceError('cut', 'no source is left')];
     const body = new FakeBody({ sizeBytes: 6, steps });
