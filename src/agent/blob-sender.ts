@@ -16,16 +16,24 @@ export interface BlobPart {
   readonly lengthBytes: number;
 }
 
+/** When to give a receiver up. */
+export interface WriteLimits {
+  /** For one message to be taken, milliseconds. */
+  readonly stallMs: number;
+  readonly signal: AbortSignal;
+}
+
 /**
  * Sends a part of a blob in frames, at the pace of the receiver: while one buffer is on its way,
  * the other is filled, and that is all that is ever held.
  *
- * @throws RpcFailure when the part lies outside of the blob, or the file ends too early
+ * @throws RpcFailure when the part lies outside of the blob, the file ends too early, or the
+ *   receiver has gone or takes nothing
  */
 export async function sendBlob(
   call: FrameSink,
   source: { readonly blob: OpenBlob; readonly verified: boolean },
-  options: BlobPart & { readonly chunkBytes: number; readonly signal: AbortSignal },
+  options: BlobPart & WriteLimits & { readonly chunkBytes: number },
 ): Promise<number> {
   const { blob, verified } = source;
   if (options.offsetBytes > blob.sizeBytes) {
@@ -53,7 +61,7 @@ export async function sendBlob(
     await written;
     [filling, sending] = [sending, filling];
     const frame = encodeReadFrame(sending, wanted, isFirst ? first : undefined);
-    written = writeTo(call, frame, options.signal);
+    written = writeTo(call, frame, options);
     // The loop may fail before it comes to wait for this write.
     written.catch(() => undefined);
     position += wanted;
@@ -83,21 +91,28 @@ async function fill(
 /**
  * Writes one message and waits until the call takes more.
  *
- * @throws RpcFailure when the reader has gone
+ * @throws RpcFailure when the reader has gone, or does not take it in time
  */
-export function writeTo<T>(call: MessageSink<T>, message: T, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    // grpc-js drops the callback of a write to a cancelled call.
-    const abort = (): void => reject(new RpcFailure(status.CANCELLED, 'cancelled by the reader'));
-    if (signal.aborted) {
-      abort();
-      return;
-    }
-    signal.addEventListener('abort', abort, { once: true });
-    call.write(message, (error: Error | null | undefined) => {
-      signal.removeEventListener('abort', abort);
-      if (error) reject(error);
-      else resolve();
-    });
+export function writeTo<T>(call: MessageSink<T>, message: T, limits: WriteLimits): Promise<void> {
+  const { signal, stallMs } = limits;
+  const { promise, resolve, reject } = Promise.withResolvers<undefined>();
+  // grpc-js drops the callback of a write to a cancelled call.
+  const abort = (): void => reject(new RpcFailure(status.CANCELLED, 'cancelled by the reader'));
+  if (signal.aborted) {
+    abort();
+    return promise;
+  }
+  // A reader that is there and takes nothing would keep its place for ever.
+  const timer = setTimeout(() => {
+    reject(new RpcFailure(status.ABORTED, `the reader took nothing for ${stallMs} ms`));
+  }, stallMs);
+  signal.addEventListener('abort', abort, { once: true });
+  call.write(message, (error: Error | null | undefined) => {
+    if (error) reject(error);
+    else resolve(undefined);
+  });
+  return promise.finally(() => {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', abort);
   });
 }

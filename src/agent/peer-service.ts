@@ -34,6 +34,8 @@ export interface PeerServiceOptions {
   readonly maxReaders: number;
   /** Bytes of a blob in one message. */
   readonly chunkBytes: number;
+  /** A reader that takes no message for this long loses its place, milliseconds. */
+  readonly readerStallMs: number;
   /**
    * Who may call what, by the roles in the caller's certificate; undefined on a unix socket, where
    * the file's permissions decide.
@@ -159,8 +161,8 @@ export class PeerService {
       const opened = await this.#content.open(digestOf(request.digest), { signal });
       if (opened === undefined) throw new RpcFailure(status.NOT_FOUND, 'not held');
       try {
-        const { chunkBytes } = this.#options;
-        const sent = await sendBlob(call, opened, { ...part, chunkBytes, signal });
+        const { chunkBytes, readerStallMs: stallMs } = this.#options;
+        const sent = await sendBlob(call, opened, { ...part, chunkBytes, stallMs, signal });
         this.#metrics.bytesSent.inc(sent);
       } finally {
         await opened.blob.close();
@@ -175,7 +177,8 @@ export class PeerService {
     call: ServerWritableStream<ListRequest, ListResponse>,
     signal: AbortSignal,
   ): Promise<void> {
-    const send = (message: ListResponse): Promise<void> => writeTo(call, message, signal);
+    const limits = { stallMs: this.#options.readerStallMs, signal };
+    const send = (message: ListResponse): Promise<void> => writeTo(call, message, limits);
     let blobs: ReturnType<typeof create<typeof HeldBlobSchema>>[] = [];
     for await (const { digest, sizeBytes } of this.#content.blobs({ signal })) {
       blobs.push(create(HeldBlobSchema, { digest, sizeBytes: BigInt(sizeBytes) }));

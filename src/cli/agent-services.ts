@@ -122,7 +122,8 @@ export function agentService(
     kill: (pid) => process.kill(pid, 'SIGKILL'),
     onEnded: () => metrics.registriesEnded.inc(),
   });
-  const peerOptions = { maxReaders: limits.maxReaders, chunkBytes: limits.chunkBytes };
+  const { chunkBytes, maxReaders, readerStallMs } = limits;
+  const peerOptions = { chunkBytes, maxReaders, readerStallMs };
   const peerParts = { content, metrics, log, readers };
   const serverOptions = {
     windowBytes: limits.windowBytes,

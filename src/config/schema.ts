@@ -314,6 +314,11 @@ const agentSection = section("The agent: reads this node's content store and ser
     maxReaders: count(64, 'Blobs read for other nodes at a time; more are told "busy".', {
       maximum: 4096,
     }),
+    readerStallMs: milliseconds(
+      90_000,
+      'How long another node may take nothing of what it reads before its place goes to others.',
+      { minimum: 1000 },
+    ),
     maxMembersAsked: count(64, 'Members asked at a time for one lookup.', { maximum: 10_000 }),
     memberTimeoutMs: milliseconds(800, 'For one member to answer a lookup.'),
     observations: count(50_000, 'Tags whose last confirmed digest is remembered.', {

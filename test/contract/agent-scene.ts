@@ -138,7 +138,11 @@ export class AgentScene implements AsyncDisposable {
       },
       observations,
     });
-    const peerOptions = { maxReaders: options.maxReaders, chunkBytes: CHUNK_BYTES };
+    const peerOptions = {
+      maxReaders: options.maxReaders,
+      chunkBytes: CHUNK_BYTES,
+      readerStallMs: 60_000,
+    };
     const peerParts = { content, metrics, log, readers: this.readers };
     const serverOptions = { windowBytes: WINDOW_BYTES, maxConcurrentStreams: 100 };
     this.#peers = new AgentServer(serverOptions, {

@@ -24,6 +24,8 @@ function blobOf(bytes: Buffer, options: { maxRead?: number; endsAt?: number } = 
   };
 }
 
+const stallMs = 60_000;
+
 /** A call's writable side: each write ends when the test says so, or at once. */
 class Sink {
   readonly frames: Buffer[] = [];
@@ -64,7 +66,7 @@ describe('sendBlob', () => {
           const bytes = Buffer.from(content);
           const offsetBytes = Math.min(offset, bytes.length);
           const sink = new Sink();
-          const part = { offsetBytes, lengthBytes, chunkBytes, signal: live };
+          const part = { offsetBytes, lengthBytes, chunkBytes, stallMs, signal: live };
           const source = { blob: blobOf(bytes, { maxRead }), verified: true };
           const sent = await sendBlob(sink, source, part);
           const end = lengthBytes === 0 ? bytes.length : offsetBytes + lengthBytes;
@@ -94,7 +96,7 @@ describe('sendBlob', () => {
       },
     };
     const sink = new Sink(true);
-    const part = { offsetBytes: 0, lengthBytes: 0, chunkBytes: 100, signal: live };
+    const part = { offsetBytes: 0, lengthBytes: 0, chunkBytes: 100, stallMs, signal: live };
     const sending = sendBlob(sink, { blob: counting, verified: false }, part);
     for (let frame = 1; frame <= 10; frame += 1) {
       await turns();
@@ -108,7 +110,7 @@ describe('sendBlob', () => {
 
   it('sendBlob refuses an offset behind the end, and gives nothing at the end', async () => {
     const source = { blob: blobOf(Buffer.from('abc')), verified: false };
-    const part = { lengthBytes: 0, chunkBytes: 10, signal: live };
+    const part = { lengthBytes: 0, chunkBytes: 10, stallMs, signal: live };
     await expect(sendBlob(new Sink(), source, { ...part, offsetBytes: 4 })).rejects.toMatchObject({
       code: status.OUT_OF_RANGE,
     });
@@ -120,7 +122,7 @@ describe('sendBlob', () => {
   it('sendBlob sends no byte that the file does not have', async () => {
     const source = { blob: blobOf(randomBytes(300), { endsAt: 250 }), verified: true };
     const sink = new Sink();
-    const part = { offsetBytes: 0, lengthBytes: 0, chunkBytes: 100, signal: live };
+    const part = { offsetBytes: 0, lengthBytes: 0, chunkBytes: 100, stallMs, signal: live };
     await expect(sendBlob(sink, source, part)).rejects.toMatchObject({ code: status.DATA_LOSS });
     expect(sink.bytes.length).toBe(200);
   });
@@ -129,7 +131,13 @@ describe('sendBlob', () => {
     const leaving = new AbortController();
     const sink = new Sink(true);
     const source = { blob: blobOf(randomBytes(300)), verified: true };
-    const part = { offsetBytes: 0, lengthBytes: 0, chunkBytes: 100, signal: leaving.signal };
+    const part = {
+      offsetBytes: 0,
+      lengthBytes: 0,
+      chunkBytes: 100,
+      stallMs,
+      signal: leaving.signal,
+    };
     const sending = sendBlob(sink, source, part);
     await turns();
     leaving.abort();
@@ -137,10 +145,27 @@ describe('sendBlob', () => {
     expect(sink.frames.length).toBe(1);
   });
 
+  it('sendBlob gives up a reader that takes nothing, however often it took something', async () => {
+    const sink = new Sink(true);
+    const source = { blob: blobOf(randomBytes(300)), verified: true };
+    const part = { offsetBytes: 0, lengthBytes: 0, chunkBytes: 100, stallMs: 50, signal: live };
+    const sending = sendBlob(sink, source, part);
+    await turns();
+    sink.unconfirmed.shift()?.();
+    await expect(sending).rejects.toMatchObject({ code: status.ABORTED });
+    expect(sink.frames.length).toBe(2);
+  });
+
   it('sendBlob sends nothing to a reader that has left', async () => {
     const sink = new Sink();
     const source = { blob: blobOf(randomBytes(300)), verified: true };
-    const part = { offsetBytes: 0, lengthBytes: 0, chunkBytes: 100, signal: AbortSignal.abort() };
+    const part = {
+      offsetBytes: 0,
+      lengthBytes: 0,
+      chunkBytes: 100,
+      stallMs,
+      signal: AbortSignal.abort(),
+    };
     await expect(sendBlob(sink, source, part)).rejects.toMatchObject({ code: status.CANCELLED });
     expect(sink.frames).toEqual([]);
   });

@@ -36,7 +36,13 @@ beforeEach(async () => {
     {
       peer: {
         read: (call: ServerWritableStream<unknown, Buffer>) => {
-          const part = { offsetBytes: 0, lengthBytes: 0, chunkBytes: 128 * 1024, signal };
+          const part = {
+            offsetBytes: 0,
+            lengthBytes: 0,
+            chunkBytes: 128 * 1024,
+            stallMs: 60_000,
+            signal,
+          };
           const sent = sendBlob(call, { blob: zeros, verified: true }, part);
           sent.then(
             () => call.end(),
