@@ -8,7 +8,7 @@ import type { World } from './world.ts';
 
 const upstreamUpMs = { least: 3000, most: 9000 };
 const upstreamDownMs = { least: 2000, most: 8000 };
-const nodePauseMs = { least: 2000, most: 8000 };
+const nodePauseMs = { least: 3000, most: 9000 };
 const stoppedMs = 3000;
 
 function faultModes(random: SeededRandom): FaultMode[] {

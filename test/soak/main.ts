@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { TestScope } from '../support/test-scope.ts';
@@ -17,17 +18,22 @@ const { values } = parseArgs({
 });
 await using scope = await TestScope.open('soak');
 if (values.keep) scope.keep();
-const { minutes } = values;
+const minutes = Number(values.minutes);
+const seed = values.seed === undefined ? randomInt(2 ** 31) : Number(values.seed);
+if (!(minutes > 0) || !Number.isSafeInteger(seed)) {
+  throw new Error(`Cannot soak for ${values.minutes} minutes with the seed ${values.seed}`);
+}
+// Before anything can fail.
+console.log(`Repeat with: npm run test:soak -- --minutes ${minutes} --seed ${seed}`);
 let seconds = 0;
 const report = await runSoak(scope, {
-  minutes: Number(minutes),
-  ...(values.seed !== undefined && { seed: Number(values.seed) }),
+  minutes,
+  seed,
   onSecond: (pulls) => {
     seconds += 1;
     if (seconds % reportEverySeconds === 0) console.log(`${seconds} s, ${pulls} pulls`);
   },
 });
-console.log(`seed ${report.seed}`);
 for (const { ok, name, value, unit, must } of report.results) {
   console.log(`${ok ? 'ok  ' : 'FAIL'} ${name.padEnd(24)} ${value} ${unit} (${must})`);
 }

@@ -1,4 +1,3 @@
-import { randomInt } from 'node:crypto';
 import { SeededRandom } from '../support/random.ts';
 import type { TestScope } from '../support/test-scope.ts';
 import { disturbNodes, disturbUpstream } from './disturb.ts';
@@ -45,11 +44,11 @@ export async function runSoak(
   scope: TestScope,
   options: {
     readonly minutes: number;
-    readonly seed?: number;
+    readonly seed: number;
     readonly onSecond?: (pulls: number) => void;
   },
 ): Promise<SoakReport> {
-  const { minutes, seed = randomInt(2 ** 31) } = options;
+  const { minutes, seed } = options;
   const random = new SeededRandom(seed);
   const world = await startWorld(scope, random);
   const schedule = new Schedule({ graceMs });

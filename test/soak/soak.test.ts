@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { withScope } from '../support/test-scope.ts';
@@ -6,16 +7,21 @@ import { runSoak } from './run-soak.ts';
 expectNoLeaks();
 
 const minutes = 2;
+const seed = Number(process.env['SEED'] ?? randomInt(2 ** 31));
+const repeat = `npm run test:soak -- --minutes ${minutes} --seed ${seed}`;
 
 test(
-  'runSoak finds every servable pull complete, no wrong byte, no hang, no growth',
+  `runSoak finds every servable pull complete, no wrong byte, no hang, no growth (SEED=${seed})`,
   async () => {
     await withScope('soak', async (scope) => {
-      const { failures, results, seed } = await runSoak(scope, { minutes });
+      const { failures, results } = await runSoak(scope, { minutes, seed });
+      for (const { name, value, unit, must } of results) {
+        console.log(`${name} ${value} ${unit} (${must})`);
+      }
       const bad = results.filter(({ ok }) => !ok);
-      expect({ seed, bad, failures }).toEqual({ seed, bad: [], failures: [] });
+      expect({ bad, failures }, `Repeat with: ${repeat}`).toEqual({ bad: [], failures: [] });
       expect(results.length).toBeGreaterThan(5);
     });
   },
-  (minutes + 1) * 60_000,
+  (minutes + 2) * 60_000,
 );
