@@ -395,11 +395,7 @@ export class RegistryServer {
     });
   }
 
-  #report(
-    { request, trace }: Exchange,
-    done: Done,
-    fallback: FallbackCause | undefined,
-  ): void {
+  #report({ request, trace }: Exchange, done: Done, fallback: FallbackCause | undefined): void {
     const { kind, answer, sent, headersMs } = done;
     const { status, decision } = answer;
     const source = answer.source?.() ?? 'none';

@@ -17,7 +17,10 @@ class TestAgent {
   }
 
   async observe(name: string, { digest, observedAtMs }: { digest: string; observedAtMs?: number }) {
-    const call = { ...Promise.withResolvers<undefined>(), said: `${name} ${digest} ${observedAtMs}` };
+    const call = {
+      ...Promise.withResolvers<undefined>(),
+      said: `${name} ${digest} ${observedAtMs}`,
+    };
     this.calls.push(call);
     if (this.answer === 'ok') call.resolve(undefined);
     else if (this.answer !== 'late') call.reject(this.answer);
