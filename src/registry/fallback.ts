@@ -37,7 +37,8 @@ export function wouldHaveFailed(cause: FallbackCause): boolean {
   return cause !== 'slow';
 }
 
-const CAUSES = [
+/** Every cause there is. */
+export const CAUSES = [
   'refused',
   'reset',
   'dns',
