@@ -1,6 +1,8 @@
 import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { runWhy } from '../../src/cli/why.ts';
+import type { Config } from '../../src/config/schema.ts';
 import { createAuthority } from '../../src/rpc/certificates.ts';
 import {
   contentsOf,
@@ -137,6 +139,11 @@ describe('an outage', () => {
       totals: { fallbacks: 3, savedRequests: 3 },
       inFlightBytes: 0,
     });
+    const admin = `127.0.0.1:${asked.adminPort}`;
+    const registry = { admin } as Config['registry'];
+    const why = await runWhy({ registry }, { about: image.layer.digest, json: false });
+    expect(why).toContain('answered 200 (peer) from node/holder');
+    expect(why).toContain('instead of its upstream: refused');
     const begins = await logLine('upstream outage begins');
     expect(begins).toMatchObject({ registry: registryName, since, cause: 'refused' });
 
