@@ -7,6 +7,7 @@ import { get } from '../support/oci-client.ts';
 import { pushImage } from '../support/push.ts';
 import { suiteScope } from '../support/test-scope.ts';
 import { startTokenServer, type TokenServer } from '../support/token-server.ts';
+import { waitFor } from '../support/wait.ts';
 
 const scope = suiteScope('token-upstream');
 // No such host: a pull that the mirror does not serve has nowhere else to go.
@@ -133,7 +134,6 @@ describe('a registry that wants tokens', () => {
     // The mirror stands in for the registry as well, so that nobody else is asked.
     await containerd.writeHosts(renderHostsToml(mirrors, { server: mirrors[0]!.url }));
     const mirrored = await failureOf(containerd.pull(reference, options));
-    const asked = cluster.node('b').requests().slice(before);
     await containerd.writeHosts('');
     const direct = await failureOf(containerd.pull(reference, options));
     await containerd.writeHosts(renderHostsToml(mirrors));
@@ -141,7 +141,11 @@ describe('a registry that wants tokens', () => {
     expect(mirrored.replaceAll(`127.0.0.1:${cluster.node('b').registryPort}`, upstream.host)).toBe(
       direct,
     );
-    expect(asked.length).toBeGreaterThan(0);
+    // A request's line comes after its answer.
+    await waitFor(() => cluster.node('b').requests().length > before, {
+      what: 'the mirror to have been asked',
+    });
+    const asked = cluster.node('b').requests().slice(before);
     expect(asked.every(({ status }) => status === 401)).toBe(true);
     expect(await containerd.blobs()).toEqual([]);
   });
