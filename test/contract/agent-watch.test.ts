@@ -47,7 +47,7 @@ async function start(options: { kill?: (pid: number) => void } = {}): Promise<Ag
 }
 
 describe('Local.Watch', () => {
-  const SILENCE_MS = 300;
+  const SILENCE_MS = 1000;
 
   interface Watched {
     readonly child: ChildProcess & { readonly pid: number };

@@ -17,7 +17,8 @@ const scope = suiteScope('bad-input');
 const registryName = 'registry.test';
 const redirectingName = 'redirecting.test';
 const repository = 'team/app';
-const maxAnswerMs = 2000;
+// What was dialled in vain would take longer, and end otherwise.
+const maxAnswerMs = 5000;
 
 let upstream: DockerRegistry;
 let redirecting: Redirecting;

@@ -167,9 +167,9 @@ describe('salvor demo', () => {
     await withScope('demo-keep', async (scope) => {
       const demo = await Demo.start(scope, { flags: ['--keep'] });
       const kill = await demo.program.waitForLine(/kill -KILL \d+/, { timeoutMs: startMs });
-      const manifest = await demo.program.waitForLine(/curl -i .* 'http/, { timeoutMs: 5000 });
-      const blob = await demo.program.waitForLine(/curl -sD .* 'http/, { timeoutMs: 5000 });
-      await demo.program.waitForLine(/ why /, { timeoutMs: 5000 });
+      const manifest = await demo.program.waitForLine(/curl -i .* 'http/, { timeoutMs: 20_000 });
+      const blob = await demo.program.waitForLine(/curl -sD .* 'http/, { timeoutMs: 20_000 });
+      await demo.program.waitForLine(/ why /, { timeoutMs: 20_000 });
       const pid = Number(/-KILL (?<pid>\d+)/.exec(kill)?.groups?.['pid']);
       const source = async (line: string): Promise<string | null> => {
         const url = /'(?<url>http:[^']+)'/.exec(line)?.groups?.['url'] ?? '';

@@ -186,7 +186,7 @@ describe('salvor registry', () => {
     await waitFor(() => node.requests().length === 2);
     expect(node.requests()[1]).toMatchObject({ source: 'upstream', end: 'complete' });
     expect(proxy.connectionCount).toBe(2);
-    await waitFor(() => proxy.openConnections === 0, { timeoutMs: 3000 });
+    await waitFor(() => proxy.openConnections === 0, { timeoutMs: 10_000 });
   });
 });
 

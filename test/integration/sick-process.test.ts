@@ -11,7 +11,7 @@ import { suiteScope } from '../support/test-scope.ts';
 const scope = suiteScope('sick-process');
 const layerBytes = 6_000_000;
 const bytesPerSecond = 6_000_000;
-const watchdogMs = 1500;
+const watchdogMs = 3000;
 
 let upstream: DockerRegistry;
 let proxy: FaultProxy;

@@ -12,7 +12,7 @@ expectNoLeaks();
 const isAll = process.env['SALVOR_TEST_ALL'] !== undefined;
 const allTimeoutMs = 600_000;
 /** Other tests may run beside these. */
-const slackMs = 1000;
+const slackMs = 2000;
 /** Some of each kind that end soon, for every run of the tests. */
 const few: CellFilter = {
   classes: [

@@ -9,7 +9,7 @@ import { judge, requestOf } from './judge.ts';
 /** containerd gives up on headers after 30 s; so does every client here. */
 const headersTimeoutMs = 30_000;
 const retryPauseMs = 300;
-const logTimeoutMs = 3000;
+const logTimeoutMs = 10_000;
 
 /** How a cell's requests are made. */
 export interface CellPlan {
