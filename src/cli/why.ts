@@ -41,9 +41,7 @@ function describe(decision: Decision): string {
     `  answered ${decision.status} (${decision.decision}) from ${decision.source}: ` +
       `headers after ${decision.headersMs} ms, ${decision.bytes} bytes in ${decision.totalMs} ms, ` +
       decision.end,
-    ...(decision.fallback === undefined
-      ? []
-      : [`  instead of its upstream: ${decision.fallback}`]),
+    ...(decision.fallback === undefined ? [] : [`  instead of its upstream: ${decision.fallback}`]),
     ...decision.tried.map(({ source, outcome, ms }) => `  tried ${source}: ${outcome}, ${ms} ms`),
     ...(decision.error === undefined ? [] : [`  told the client: ${decision.error}`]),
   ];
