@@ -13,12 +13,21 @@ export function percentile(samples: readonly number[], share: number): number {
   return value;
 }
 
-/** What one side of paired samples has more than the other, pair by pair. */
-export function added(own: readonly number[], base: readonly number[]): number[] {
-  if (own.length !== base.length) {
-    throw new Error(`Cannot pair ${own.length} samples with ${base.length}`);
-  }
-  return own.map((value, index) => value - base[index]!);
+/** What was measured of two sides that took turns. */
+export interface SidedSamples {
+  readonly own: readonly number[];
+  readonly base: readonly number[];
+}
+
+/**
+ * How much more one side has at a percentile than the other has at the same one. Trouble of the
+ * machine that hits both sides alike cancels out, which it does not in differences of single pairs.
+ *
+ * @param share as in {@link percentile}
+ * @throws when a side has no samples
+ */
+export function addedAt({ own, base }: SidedSamples, share: number): number {
+  return percentile(own, share) - percentile(base, share);
 }
 
 /**

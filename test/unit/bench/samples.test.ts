@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { added, countRequests, percentile } from '../../bench/samples.ts';
+import { addedAt, countRequests, percentile } from '../../bench/samples.ts';
 
 const hundred = Array.from({ length: 100 }, (_, index) => 100 - index);
 
@@ -32,13 +32,21 @@ describe('percentile', () => {
   });
 });
 
-describe('added', () => {
-  test('subtracts pair by pair', () => {
-    expect(added([5, 2, 9], [1, 4, 9])).toEqual([4, -2, 0]);
+describe('addedAt', () => {
+  test('compares the same percentile of both sides, in whatever order the samples came', () => {
+    const own = hundred.map((value) => value * 3);
+    expect(addedAt({ own, base: hundred.toReversed() }, 0.5)).toBe(100);
+    expect(addedAt({ own, base: hundred }, 0.99)).toBe(198);
   });
 
-  test('refuses sides of different length', () => {
-    expect(() => added([1, 2], [1])).toThrow('Cannot pair 2 samples with 1');
+  test('adds nothing where both sides met the same trouble at different times', () => {
+    const sides = { own: [1, 1, 90, 1], base: [90, 1, 1, 1] };
+    expect(addedAt(sides, 0.99)).toBe(0);
+    expect(addedAt({ ...sides, own: [2, 1, 3, 1] }, 0.99)).toBe(-87);
+  });
+
+  test('refuses a side without samples', () => {
+    expect(() => addedAt({ own: [1], base: [] }, 0.5)).toThrow('a percentile of nothing');
   });
 });
 
