@@ -50,10 +50,10 @@ export class SingleFlight<T> {
     flight.joined += 1;
     const leave = (): void => {
       flight.passengers -= 1;
-      if (flight.passengers === 0) {
-        flight.stop.abort();
-        if (this.#flights.get(key) === flight) this.#flights.delete(key);
-      }
+      // Work that is over needs no telling, which would cost as much as all else here.
+      if (flight.passengers > 0 || this.#flights.get(key) !== flight) return;
+      this.#flights.delete(key);
+      flight.stop.abort();
     };
     const gone = Promise.withResolvers<never>();
     const onAbort = (): void => gone.reject(signal.reason as Error);

@@ -38,6 +38,7 @@ describe('SingleFlight', () => {
     expect(job.signals.length).toBe(1);
     job.resolve(7);
     expect(await Promise.all(passengers)).toEqual([7, 7, 7, 7, 7]);
+    expect(job.signals[0]!.aborted).toBe(false);
   });
 
   it('SingleFlight works anew for another key, and after the answer', async () => {
