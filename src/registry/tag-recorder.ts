@@ -15,6 +15,15 @@ const ANSWER_WAIT_MS = 250;
 /** Until an agent that could not be told is tried again, milliseconds. */
 const RETRY_MS = 1000;
 
+/** What a tag was said to name when the agent was told last. */
+interface Known {
+  readonly digest: string;
+  readonly toldAtMs: number;
+  readonly told: Promise<void>;
+  /** The agent has it: only the time of its confirmation can be lost. */
+  isRecorded: boolean;
+}
+
 type Statement = TagStatement & { readonly observedAtMs: number };
 
 /** Keeps manifests and names that pass, where somebody wants that. */
@@ -34,7 +43,7 @@ export class TagRecorder {
   readonly #log: Logger;
   readonly #clock: Clock;
   readonly #stop = new AbortController();
-  readonly #recent: LRUCache<string, { readonly digest: string; readonly told: Promise<void> }>;
+  readonly #known = new LRUCache<string, Known>({ max: MAX_REMEMBERED });
   /** What the agent has yet to be told. */
   readonly #late = new LRUCache<string, Statement>({ max: MAX_REMEMBERED });
   #isRetrying = false;
@@ -51,13 +60,11 @@ export class TagRecorder {
     this.#keeper = dependencies.keeper;
     this.#log = dependencies.log;
     this.#clock = dependencies.clock ?? systemClock;
-    const perf = { now: () => this.#clock.now() };
-    this.#recent = new LRUCache({ max: MAX_REMEMBERED, ttl: QUIET_MS, ttlResolution: 0, perf });
   }
 
   /**
    * The upstream has confirmed what a tag names. Returns when that is remembered, or cannot be
-   * soon. Never throws.
+   * soon. Never throws. That it names the same as before is no news worth waiting for.
    *
    * @param name "registry/repository:tag"
    */
@@ -73,11 +80,11 @@ export class TagRecorder {
     const kept = this.#keeper?.tag(name, tag).catch((error: unknown) => {
       this.#log.warn({ name, digest, err: error }, 'cannot keep what a tag names');
     });
-    let known = this.#recent.get(name);
-    if (known?.digest !== digest) {
-      known = { digest, told: this.#tell(name, tag) };
-      this.#recent.set(name, known);
-    }
+    const before = this.#known.get(name);
+    const isSame = before?.digest === digest;
+    const isQuiet = isSame && this.#clock.now() - before.toldAtMs < QUIET_MS;
+    const known = isQuiet ? before : this.#note(name, tag, isSame && before.isRecorded);
+    if (kept === undefined && known.isRecorded) return;
     const recorded = Promise.all([kept, known.told]).then(() => {
       this.#isSlow = false;
     });
@@ -108,17 +115,35 @@ export class TagRecorder {
     done.abort();
   }
 
-  async #tell(name: string, tag: Statement): Promise<void> {
+  /** @param isRecorded whether the agent has the same from before */
+  #note(name: string, tag: Statement, isRecorded: boolean): Known {
+    const telling = this.#tell(name, tag);
+    const known: Known = {
+      digest: tag.digest,
+      toldAtMs: this.#clock.now(),
+      told: telling.then((isTold) => {
+        known.isRecorded ||= isTold;
+      }),
+      isRecorded,
+    };
+    this.#known.set(name, known);
+    return known;
+  }
+
+  /** @returns whether the agent has taken it */
+  async #tell(name: string, tag: Statement): Promise<boolean> {
     try {
       await this.#agent?.observe(name, tag, { timeoutMs: RECORD_TIMEOUT_MS });
+      return true;
     } catch (error) {
-      if (!this.#canRetry(name, error)) return;
+      if (!this.#canRetry(name, error)) return false;
       if (this.#late.size === 0) {
         this.#log.warn({ name, err: error }, 'the agent will be told later what tags name');
       }
       const known = this.#late.get(name)?.observedAtMs ?? 0;
       if (tag.observedAtMs >= known) this.#late.set(name, tag);
       void this.#retry();
+      return false;
     }
   }
 

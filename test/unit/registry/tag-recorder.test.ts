@@ -80,6 +80,20 @@ describe('TagRecorder', () => {
     expect(agent.said).toEqual([`r/a:1 ${first} 1`, `r/a:1 ${second} 3`, `r/a:1 ${second} 4`]);
   });
 
+  test('does not wait for what the agent has, only newer; for what it has not, it does', async () => {
+    await recorder.observe('r/a:1', answer(first, 1));
+    agent.answer = 'late';
+    clock.advance(5001);
+    expect(await isDone(recorder.observe('r/a:1', answer(first, 2)))).toBe(true);
+    expect(agent.said.at(-1)).toBe(`r/a:1 ${first} 2`);
+    agent.calls.at(-1)!.reject(unavailable);
+    await clock.untilSleeping();
+    clock.advance(5001);
+    expect(await isDone(recorder.observe('r/a:1', answer(first, 3)))).toBe(true);
+    expect(await isDone(recorder.observe('r/a:1', answer(second, 4)))).toBe(false);
+    for (const call of agent.calls) call.resolve(undefined);
+  });
+
   test('holds up one answer for a moment when the agent is silent, and no others', async () => {
     agent.answer = 'late';
     const held = recorder.observe('r/a:1', answer(first, 1));
