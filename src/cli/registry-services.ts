@@ -13,6 +13,7 @@ import { createRegistryMetrics, type UpstreamState } from '../registry/registry-
 import { Policies } from '../registry/policy.ts';
 import { registryStatus } from '../registry/registry-status.ts';
 import { RegistryServer } from '../registry/registry-server.ts';
+import { RequestReports } from '../registry/request-reports.ts';
 import { Savings } from '../registry/savings.ts';
 import { Peers } from '../registry/sources/peers.ts';
 import { PeerLoad } from '../registry/sources/peer-load.ts';
@@ -118,11 +119,10 @@ export function registryService(
       upstreams,
       manifests,
       blobs,
-      decisions,
       policies: new Policies(config.policies),
       metrics,
       budget,
-      savings,
+      reports: new RequestReports({ decisions, metrics, savings, log }),
       log,
     },
   );

@@ -34,6 +34,12 @@ export const MAX_MANIFEST_SIZE_BYTES = 8 * 1024 * 1024;
 /** How many layers a manifest, or entries an index, may have. */
 export const MAX_MANIFEST_CHILDREN = 4096;
 
+/** Whether bytes are a manifest or an index, whatever they were called. */
+export function isManifest(bytes: Uint8Array): boolean {
+  // "{": everything else is spared the parser.
+  return bytes[0] === 0x7b && parseManifest(bytes).ok;
+}
+
 /**
  * Reads a manifest or an index, OCI's or Docker's, by the OCI image specification 1.1.
  *

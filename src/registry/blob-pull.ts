@@ -5,24 +5,22 @@ import {
   parseByteRange,
 } from '../oci/byte-range.ts';
 import type { Digest } from '../oci/digest.ts';
-import { parseManifest } from '../oci/manifest.ts';
+import { isManifest } from '../oci/manifest.ts';
 import { MEDIA_TYPE } from '../oci/media-type.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { errorAnswer, SOURCE_HEADER, type Answer } from './answer.ts';
-import { BlobFetch, outcomeOf } from './blob-fetch.ts';
+import { BlobFetch } from './blob-fetch.ts';
+import { BlobHead } from './blob-head.ts';
 import type { BlobTap } from './relay.ts';
 import { Relay, WrongBytesError } from './relay.ts';
 import { HELD_BLOB_BYTES, SmallBlob } from './small-blob.ts';
 import type { Budgets } from './budgets.ts';
 import { BusyError, STREAM_SHARE_BYTES, type ByteBudget } from './byte-budget.ts';
-import { hedge } from './hedge.ts';
-import { planFor } from './plan.ts';
 import type { ManifestCache } from './manifest-cache.ts';
-import { upstreamHeaders, type PullRequest } from './pull-request.ts';
-import { readWhole } from './read-whole.ts';
+import type { PullRequest } from './pull-request.ts';
 import { stretchOf, type Peers } from './sources/peers.ts';
 import { Quarantine } from './sources/quarantine.ts';
-import { SourceError, type OpenedBody, type Stretch, type Wanted } from './sources/source.ts';
+import type { OpenedBody, Stretch, Wanted } from './sources/source.ts';
 import {
   busyAnswer,
   missingAnswer,
@@ -30,9 +28,8 @@ import {
   unavailableAnswer,
   type Missing,
 } from './unavailable.ts';
-import { blobPath } from './upstream/blob-request.ts';
-import { contentLengthOf, discard, refusalOf, type Refusal } from './upstream/upstream-answer.ts';
 import { UpstreamFailure } from './upstream/upstream-failure.ts';
+import { within } from './within.ts';
 
 /** How often a body may change its source without a byte of progress. */
 const MAX_IDLE_SWITCHES = 4;
@@ -47,17 +44,13 @@ export interface BlobKeeper {
   tap(digest: Digest, sizeBytes: number): Promise<BlobTap | undefined>;
 }
 
-type HeadOutcome =
-  | { readonly kind: 'found'; readonly sizeBytes: number; readonly source: string }
-  | { readonly kind: 'missing' | 'refused'; readonly refusal: Refusal };
-
 /** Answers requests for blobs. */
 export class BlobPull {
   readonly #budgets: Budgets;
   readonly #peers: Peers;
   readonly #manifests: ManifestCache;
   readonly #keeper: BlobKeeper | undefined;
-  readonly #budget: Pick<ByteBudget, 'open'>;
+  readonly #head: BlobHead;
   readonly #log: Logger;
   /** Which upstreams gave wrong bytes of what, not long ago. */
   readonly #wrongUpstreams = new Quarantine({ ttlMs: WRONG_UPSTREAM_MS, maxEntries: 1000 });
@@ -76,7 +69,7 @@ export class BlobPull {
     this.#peers = dependencies.peers;
     this.#manifests = dependencies.manifests;
     this.#keeper = dependencies.keeper;
-    this.#budget = dependencies.budget;
+    this.#head = new BlobHead(options, dependencies);
     this.#log = dependencies.log;
   }
 
@@ -96,7 +89,7 @@ export class BlobPull {
     );
     try {
       return request.method === 'HEAD'
-        ? await this.#head(request, digest, { fetch, missing })
+        ? await this.#head.answer(request, digest, { fetch, missing })
         : await this.#get(request, digest, { fetch, missing });
     } catch (error) {
       fetch.close();
@@ -264,102 +257,6 @@ export class BlobPull {
       }
     }
   }
-
-  async #head(
-    request: PullRequest,
-    digest: Digest,
-    context: { readonly fetch: BlobFetch; readonly missing: Missing },
-  ): Promise<Answer> {
-    const { fetch, missing } = context;
-    const isDown = request.upstream.outage !== undefined;
-    const plan = planFor(request.policy, { isDown });
-    const result = await hedge<HeadOutcome, HeadOutcome>({
-      signal: request.signal,
-      first: plan.first,
-      hedgeMs: this.#budgets.hedgeMs,
-      upstream: (signal, trouble) => this.#headUpstream(request, digest, signal, trouble),
-      peers: async (signal) => (plan.peers ? this.#headPeers(digest, fetch, signal) : undefined),
-      isFinal: ({ kind }) => kind !== 'missing',
-      discardUpstream: () => undefined,
-      discardPeers: () => undefined,
-    });
-    try {
-      if (result.from === 'nobody') {
-        if ('error' in result.upstream) {
-          return unavailableAnswer(missing, result.upstream.error, fetch.summary);
-        }
-        const { value } = result.upstream;
-        return missingAnswer(missing, value.kind === 'found' ? undefined : value.refusal);
-      }
-      const { value } = result;
-      if (value.kind !== 'found') return refusalAnswer(value.refusal);
-      const headers = {
-        'content-type': MEDIA_TYPE.octetStream,
-        'content-length': value.sizeBytes,
-        'accept-ranges': 'bytes',
-        'docker-content-digest': digest,
-        [SOURCE_HEADER]: value.source,
-      };
-      const decision = value.source === 'upstream' ? 'upstream' : 'peer';
-      return { status: 200, headers, source: () => value.source, decision };
-    } finally {
-      fetch.close();
-    }
-  }
-
-  async #headUpstream(
-    request: PullRequest,
-    digest: Digest,
-    signal: AbortSignal,
-    onTrouble: () => void,
-  ): Promise<HeadOutcome> {
-    const note = request.trace.begin('upstream');
-    try {
-      const response = await request.upstream.ask(
-        {
-          method: 'HEAD',
-          path: blobPath(request.repository, digest),
-          headers: upstreamHeaders(request),
-        },
-        { signal, onTrouble },
-      );
-      const sizeBytes = contentLengthOf(response);
-      if (response.status === 200 && sizeBytes !== undefined) {
-        discard(response);
-        note('ok');
-        return { kind: 'found', sizeBytes, source: 'upstream' };
-      }
-      if (response.status === 200) {
-        discard(response);
-        throw new SourceError('bad_answer', 'The upstream does not say how long the blob is');
-      }
-      const kind = response.status === 404 || response.status === 410 ? 'missing' : 'refused';
-      note(kind);
-      return { kind, refusal: await refusalOf(response) };
-    } catch (error) {
-      note(signal.aborted ? 'overtaken' : outcomeOf(error));
-      throw error;
-    }
-  }
-
-  async #headPeers(
-    digest: Digest,
-    fetch: BlobFetch,
-    signal: AbortSignal,
-  ): Promise<HeadOutcome | undefined> {
-    const holder = await fetch.search.next((one) => this.#peers.accepts(digest, one));
-    if (holder === undefined) return undefined;
-    const { sizeBytes } = holder;
-    if (sizeBytes > HELD_BLOB_BYTES) {
-      return { kind: 'found', sizeBytes, source: `node/${holder.node}` };
-    }
-    const body = await fetch.openPeer({ start: 0 }, { hashed: true, signal });
-    if (body === undefined) return undefined;
-    const { stallMs } = this.#budgets;
-    const options = { maxBytes: HELD_BLOB_BYTES, stallMs, budget: this.#budget };
-    if (isManifest(await readWhole(body, options))) return undefined;
-    return { kind: 'found', sizeBytes: body.sizeBytes, source: body.source };
-  }
 }
 
 function headOf(
@@ -386,28 +283,12 @@ function headOf(
   };
 }
 
-/** @returns undefined when it takes longer; it goes on then */
-async function within<T>(timeoutMs: number, work: Promise<T>): Promise<T | undefined> {
-  const { promise, resolve } = Promise.withResolvers<undefined>();
-  const timer = setTimeout(() => resolve(undefined), timeoutMs);
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
 async function* once(work: Promise<Buffer>): AsyncGenerator<Buffer> {
   yield await work;
-}
-
-function isManifest(bytes: Buffer): boolean {
-  // "{": everything else is spared the parser.
-  return bytes[0] === 0x7b && parseManifest(bytes).ok;
 }
 
 function unsatisfiable(sizeBytes?: number): Answer {

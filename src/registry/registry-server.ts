@@ -15,13 +15,11 @@ import type { BlobPull } from './blob-pull.ts';
 import { writeBody, writeWholeBody, type SentBody } from './body-writer.ts';
 import type { Limits } from './budgets.ts';
 import type { ByteBudget, ByteLease } from './byte-budget.ts';
-import type { DecisionLog } from './decision-log.ts';
-import type { FallbackCause } from './fallback.ts';
 import type { ManifestPull } from './manifest-pull.ts';
 import type { Policies } from './policy.ts';
 import type { PullRequest } from './pull-request.ts';
 import type { RegistryMetrics } from './registry-metrics.ts';
-import type { Savings } from './savings.ts';
+import type { RequestReports } from './request-reports.ts';
 import { Trace } from './trace.ts';
 import { busyAnswer } from './unavailable.ts';
 import { UnreadableRequests } from './unreadable-requests.ts';
@@ -76,24 +74,15 @@ interface Exchange {
   pull?: PullRequest;
 }
 
-/** What became of one request. */
-interface Done {
-  readonly kind: string;
-  readonly answer: Answer;
-  readonly sent: SentBody;
-  readonly headersMs: number;
-}
-
 /** The OCI Distribution API, for reading. */
 export class RegistryServer {
   readonly #options: RegistryServerOptions;
   readonly #upstreams: Pick<Upstreams, 'get' | 'hold'>;
   readonly #manifests: Pick<ManifestPull, 'answer'>;
   readonly #blobs: Pick<BlobPull, 'answer'>;
-  readonly #decisions: DecisionLog;
   readonly #metrics: RegistryMetrics;
   readonly #budget: Pick<ByteBudget, 'open'>;
-  readonly #savings: Pick<Savings, 'note'>;
+  readonly #reports: Pick<RequestReports, 'add'>;
   readonly #log: Logger;
   readonly #slots;
   readonly #unreadable: UnreadableRequests;
@@ -106,11 +95,10 @@ export class RegistryServer {
       upstreams: Pick<Upstreams, 'get' | 'hold'>;
       manifests: Pick<ManifestPull, 'answer'>;
       blobs: Pick<BlobPull, 'answer'>;
-      decisions: DecisionLog;
       policies: Policies;
       metrics: RegistryMetrics;
       budget: Pick<ByteBudget, 'open'>;
-      savings: Pick<Savings, 'note'>;
+      reports: Pick<RequestReports, 'add'>;
       log: Logger;
     },
   ) {
@@ -118,14 +106,13 @@ export class RegistryServer {
     this.#upstreams = dependencies.upstreams;
     this.#manifests = dependencies.manifests;
     this.#blobs = dependencies.blobs;
-    this.#decisions = dependencies.decisions;
     this.#routing = {
       defaultUpstream: options.defaultUpstream,
       policies: dependencies.policies,
     };
     this.#metrics = dependencies.metrics;
     this.#budget = dependencies.budget;
-    this.#savings = dependencies.savings;
+    this.#reports = dependencies.reports;
     this.#log = dependencies.log;
     this.#slots = bulkhead(options.limits.maxStreams, 0);
     this.#unreadable = new UnreadableRequests({
@@ -258,10 +245,7 @@ export class RegistryServer {
       stop(answer);
       throw error;
     });
-    const done = { kind, answer, sent, headersMs };
-    const fallback = this.#noteSavings(exchange, done);
-    this.#report(exchange, done, fallback);
-    if (parsed.ok) this.#remember(exchange, parsed.value, { ...done, fallback });
+    this.#reports.add(exchange, { kind, answer, sent, headersMs });
   }
 
   async #decide(exchange: Exchange): Promise<Answer> {
@@ -357,68 +341,6 @@ export class RegistryServer {
       ? writeWholeBody(raw, body, options)
       : writeBody(raw, body, options);
   }
-
-  #noteSavings({ pull }: Exchange, done: Done): FallbackCause | undefined {
-    if (pull === undefined) return undefined;
-    const { answer, kind, sent } = done;
-    const isComplete = answer.status < 300 && sent.end === 'complete';
-    return this.#savings.note(pull, { kind, source: answer.source?.() ?? 'none', isComplete });
-  }
-
-  #remember(
-    { request, routing, trace }: Exchange,
-    asked: V2Request,
-    done: Done & { readonly fallback: FallbackCause | undefined },
-  ): void {
-    const { target } = asked;
-    if (target.kind !== 'manifest' && target.kind !== 'blob') return;
-    const { answer, fallback, sent, headersMs } = done;
-    const reference =
-      target.kind === 'blob' ? target.digest : (target.reference.digest ?? target.reference.tag);
-    this.#decisions.add({
-      at: new Date().toISOString(),
-      method: request.method,
-      kind: target.kind,
-      registry: asked.ns ?? asked.registry ?? routing.defaultUpstream,
-      repository: target.repository,
-      reference,
-      status: answer.status,
-      decision: answer.decision,
-      source: answer.source?.() ?? 'none',
-      ...(fallback === undefined ? {} : { fallback }),
-      tried: trace.attempts,
-      end: sent.end,
-      bytes: sent.bytes,
-      headersMs,
-      totalMs: trace.elapsedMs(),
-      ...(answer.error === undefined ? {} : { error: answer.error }),
-    });
-  }
-
-  #report({ request, trace }: Exchange, done: Done, fallback: FallbackCause | undefined): void {
-    const { kind, answer, sent, headersMs } = done;
-    const { status, decision } = answer;
-    const source = answer.source?.() ?? 'none';
-    this.#metrics.requests.inc({ kind, decision, status });
-    this.#metrics.bodies.inc({ end: sent.end });
-    this.#metrics.bytes.inc({ source: sourceKind(source) }, sent.bytes);
-    const fields = {
-      method: request.method,
-      url: (request.raw.url ?? '').slice(0, 512),
-      status,
-      decision,
-      source,
-      ...(fallback === undefined ? {} : { fallback }),
-      tried: trace.attempts,
-      end: sent.end,
-      bytes: sent.bytes,
-      headersMs,
-      totalMs: trace.elapsedMs(),
-      ...(sent.error === undefined ? {} : { err: sent.error }),
-    };
-    if (sent.end === 'wrong_bytes') this.#log.error(fields, 'request');
-    else this.#log.info(fields, 'request');
-  }
 }
 
 /** Lets the sources of an answer go that is not sent, or no further. */
@@ -442,9 +364,4 @@ function baseAnswer(): Answer {
     body,
     decision: 'base',
   };
-}
-
-function sourceKind(source: string): string {
-  if (source.includes('node/')) return source.includes('upstream') ? 'both' : 'node';
-  return source;
 }

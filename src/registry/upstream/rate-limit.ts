@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { within } from '../within.ts';
 import { headerOf } from './upstream-answer.ts';
 import type { UpstreamResponse } from './upstream-client.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
@@ -97,7 +98,7 @@ export class RateLimits {
       if (clock.trial === undefined) return this.#goFirst(credentials, clock);
       const trialLeftMs = clock.trial.startedAtMs + TRIAL_MS - this.#now();
       if (trialLeftMs <= 0) this.#clocks.delete(credentials);
-      else await within(trialLeftMs, { work: clock.trial.isOver, signal });
+      else await within(trialLeftMs, clock.trial.isOver, signal);
       if (signal.aborted) throw new UpstreamFailure('cancelled', 'The client has gone');
     }
   }
@@ -169,22 +170,4 @@ function waitOfText(text: string | undefined, nowMs: number): number | undefined
   // Date.parse takes almost anything for a date; those of HTTP begin with a day.
   const atMs = /^[A-Z][a-z]{2,8},? /.test(trimmed) ? Date.parse(trimmed) : Number.NaN;
   return Number.isNaN(atMs) ? undefined : atMs - nowMs;
-}
-
-async function within(
-  timeoutMs: number,
-  waiting: { readonly work: Promise<void>; readonly signal: AbortSignal },
-): Promise<void> {
-  const { work, signal } = waiting;
-  const { promise, resolve } = Promise.withResolvers<undefined>();
-  const end = (): void => resolve(undefined);
-  const timer = setTimeout(end, timeoutMs);
-  signal.addEventListener('abort', end, { once: true });
-  if (signal.aborted) end();
-  try {
-    await Promise.race([work, promise]);
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener('abort', end);
-  }
 }

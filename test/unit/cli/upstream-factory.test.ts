@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Registry } from 'prom-client';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { upstreamFactory } from '../../../src/cli/upstream-factory.ts';
 import { loadConfig } from '../../../src/config/load.ts';
 import { createRegistryMetrics } from '../../../src/registry/registry-metrics.ts';
@@ -11,22 +11,10 @@ import type { Upstream } from '../../../src/registry/upstream/upstream.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
 import { expectNoLeaks } from '../../support/no-leaks.ts';
 import { freePort } from '../../support/ports.ts';
-import { WebServer, type Handler } from '../registry/upstream/web-server.ts';
+import { closedAfterwards, serve } from '../registry/upstream/upstream-scene.ts';
+import type { Handler, WebServer } from '../registry/upstream/web-server.ts';
 
 expectNoLeaks();
-
-const open: { close(): Promise<void> }[] = [];
-
-afterEach(async () => {
-  for (const one of open.reverse()) await one.close();
-  open.length = 0;
-});
-
-async function serve(handler: Handler): Promise<WebServer> {
-  const server = await WebServer.start(handler);
-  open.push(server);
-  return server;
-}
 
 const missing: Handler = (_, response) =>
   response.writeHead(404, { 'ratelimit-limit': '9;w=60', 'ratelimit-remaining': '4;w=60' }).end();
@@ -48,7 +36,7 @@ async function scene(name: string, settings: object) {
   });
   const upstream = upstreamFactory(registry, { log: silentLogger, metrics })(name);
   upstreams.push(upstream);
-  open.push(upstream);
+  closedAfterwards(upstream);
   const ask = async (): Promise<number> => {
     const response = await upstream.ask(
       {

@@ -7,6 +7,7 @@ import type { PullRequest } from '../../../src/registry/pull-request.ts';
 import { Policies } from '../../../src/registry/policy.ts';
 import { createRegistryMetrics } from '../../../src/registry/registry-metrics.ts';
 import { RegistryServer } from '../../../src/registry/registry-server.ts';
+import { RequestReports } from '../../../src/registry/request-reports.ts';
 import { Savings } from '../../../src/registry/savings.ts';
 import type { Outage } from '../../../src/registry/upstream/upstream-health.ts';
 import type { Upstream } from '../../../src/registry/upstream/upstream.ts';
@@ -103,9 +104,13 @@ export async function start(setup: Setup = {}): Promise<Started> {
       manifests: { answer: setup.manifest ?? (async () => whole(content)) },
       blobs: { answer: setup.blob ?? (async () => whole(content)) },
       policies: new Policies([]),
-      decisions,
       metrics,
-      savings: new Savings({ metrics }),
+      reports: new RequestReports({
+        decisions,
+        metrics,
+        savings: new Savings({ metrics }),
+        log,
+      }),
       budget: setup.budget ?? new ByteBudget({ limitBytes: 1e6 }),
       log,
     },

@@ -7,6 +7,7 @@ import { DEFAULT_POLICY, Policies } from '../../../src/registry/policy.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
 import { createRegistryMetrics } from '../../../src/registry/registry-metrics.ts';
 import { RegistryServer } from '../../../src/registry/registry-server.ts';
+import { RequestReports } from '../../../src/registry/request-reports.ts';
 import { Savings } from '../../../src/registry/savings.ts';
 import type { Upstream } from '../../../src/registry/upstream/upstream.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
@@ -71,9 +72,13 @@ beforeEach(async () => {
       },
       blobs: { answer: async () => answer },
       policies: new Policies([]),
-      decisions,
       metrics,
-      savings: new Savings({ metrics }),
+      reports: new RequestReports({
+        decisions,
+        metrics,
+        savings: new Savings({ metrics }),
+        log: silentLogger,
+      }),
       budget: new ByteBudget({ limitBytes: 1e6 }),
       log: silentLogger,
     },

@@ -1,67 +1,15 @@
-import { afterEach, describe, expect, it } from 'vitest';
-import type { Budgets } from '../../../../src/registry/budgets.ts';
-import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
-import { UpstreamClient } from '../../../../src/registry/upstream/upstream-client.ts';
+import { describe, expect, it } from 'vitest';
 import { UpstreamFailure } from '../../../../src/registry/upstream/upstream-failure.ts';
-import { UpstreamHealth } from '../../../../src/registry/upstream/upstream-health.ts';
 import { Endpoint } from '../../../../src/registry/upstream/endpoint.ts';
-import { silentLogger } from '../../../../src/telemetry/logger.ts';
 import { expectNoLeaks } from '../../../support/no-leaks.ts';
 import { freePort } from '../../../support/ports.ts';
 import { waitFor } from '../../../support/wait.ts';
-import { WebServer, type Handler } from './web-server.ts';
+import { closedAfterwards, endpointOf, quickBudgets as budgets, serve } from './upstream-scene.ts';
 
 expectNoLeaks();
 
-/** Shorter than the real ones, in about the same proportions. */
-const budgets: Budgets = {
-  connectMs: 300,
-  hedgeMs: 40,
-  peerHeadersMs: 200,
-  outageAnswerMs: 400,
-  upstreamHeadersMs: 5000,
-  stallMs: 500,
-  locateMs: 100,
-  proofGapMs: 30,
-  probeIntervalMs: 60_000,
-};
-
-const open: { close(): Promise<void> }[] = [];
-
-afterEach(async () => {
-  for (const one of open.reverse()) await one.close();
-  open.length = 0;
-});
-
-async function serve(handler: Handler): Promise<WebServer> {
-  const server = await WebServer.start(handler);
-  open.push(server);
-  return server;
-}
-
-function endpointAt(
-  url: string,
-  options: { tokenFailure?: UpstreamFailure; budgets?: Partial<Budgets> } = {},
-): Endpoint {
-  const all = { ...budgets, ...options.budgets };
-  const client = new UpstreamClient(
-    { url, connections: 4, connectMs: all.connectMs, redirectRetryMs: 1000 },
-    { guard: new AddressGuard(['127.0.0.0/8']) },
-  );
-  const health = new UpstreamHealth(
-    {
-      proofGapMs: all.proofGapMs,
-      probeIntervalMs: all.probeIntervalMs,
-      probeTimeoutMs: all.outageAnswerMs / 2,
-    },
-    { client, log: silentLogger },
-  );
-  const endpoint = new Endpoint(
-    { budgets: all },
-    { client, health, tokenServices: { check: async () => options.tokenFailure } },
-  );
-  open.push(endpoint);
-  return endpoint;
+function endpointAt(url: string, options: Parameters<typeof endpointOf>[1] = {}): Endpoint {
+  return closedAfterwards(endpointOf(url, options));
 }
 
 async function ask(

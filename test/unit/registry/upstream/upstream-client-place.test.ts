@@ -1,50 +1,18 @@
-import { afterEach, describe, expect, it } from 'vitest';
-import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
-import {
-  UpstreamClient,
-  type UpstreamRequest,
-  type UpstreamResponse,
-} from '../../../../src/registry/upstream/upstream-client.ts';
+import { describe, expect, it } from 'vitest';
+import { UpstreamClient } from '../../../../src/registry/upstream/upstream-client.ts';
 import { expectNoLeaks } from '../../../support/no-leaks.ts';
-import { WebServer, type Handler } from './web-server.ts';
+import {
+  clientOf as newClient,
+  closedAfterwards,
+  request,
+  serve,
+  textOf,
+} from './upstream-scene.ts';
 
 expectNoLeaks();
 
-const open: { close(): Promise<void> }[] = [];
-
-afterEach(async () => {
-  for (const one of open.reverse()) await one.close();
-  open.length = 0;
-});
-
-async function serve(handler: Handler): Promise<WebServer> {
-  const server = await WebServer.start(handler);
-  open.push(server);
-  return server;
-}
-
 function clientOf(url: string, headers: Record<string, string> = {}): UpstreamClient {
-  const client = new UpstreamClient(
-    { url, headers, connections: 4, connectMs: 2000, redirectRetryMs: 1000 },
-    { guard: new AddressGuard(['127.0.0.0/8']) },
-  );
-  open.push(client);
-  return client;
-}
-
-function request(options: Partial<UpstreamRequest> = {}): UpstreamRequest {
-  return {
-    method: 'GET',
-    path: '/v2/a/manifests/1',
-    headers: {},
-    headersTimeoutMs: 5000,
-    signal: new AbortController().signal,
-    ...options,
-  };
-}
-
-async function textOf(response: UpstreamResponse): Promise<string> {
-  return response.body.text();
+  return closedAfterwards(newClient(url, { headers }));
 }
 
 describe('UpstreamClient and the place that it asks', () => {

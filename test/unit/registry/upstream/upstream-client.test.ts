@@ -5,62 +5,29 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
-import {
-  UpstreamClient,
-  type UpstreamClientOptions,
-  type UpstreamRequest,
-  type UpstreamResponse,
-} from '../../../../src/registry/upstream/upstream-client.ts';
+import { UpstreamClient } from '../../../../src/registry/upstream/upstream-client.ts';
 import { createAuthority } from '../../../../src/rpc/certificates.ts';
 import { expectNoLeaks } from '../../../support/no-leaks.ts';
 import { freePort } from '../../../support/ports.ts';
 import { issueServerCertificate } from '../../../support/server-certificate.ts';
 import { waitFor } from '../../../support/wait.ts';
+import {
+  clientOf as newClient,
+  closedAfterwards,
+  request,
+  serve,
+  textOf,
+} from './upstream-scene.ts';
 import { WebServer, type Handler } from './web-server.ts';
 
 expectNoLeaks();
 
-const loopback = new AddressGuard(['127.0.0.0/8']);
-const open: { close(): Promise<void> }[] = [];
-
-afterEach(async () => {
+afterEach(() => {
   vi.unstubAllEnvs();
-  for (const one of open.reverse()) await one.close();
-  open.length = 0;
 });
 
-async function serve(handler: Handler, tls?: { cert: string; key: string }): Promise<WebServer> {
-  const server = await WebServer.start(handler, tls);
-  open.push(server);
-  return server;
-}
-
-function clientOf(
-  url: string,
-  options: Partial<UpstreamClientOptions> & { guard?: AddressGuard } = {},
-): UpstreamClient {
-  const { guard = loopback, ...others } = options;
-  const client = new UpstreamClient(
-    { url, connections: 4, connectMs: 2000, redirectRetryMs: 1000, ...others },
-    { guard },
-  );
-  open.push(client);
-  return client;
-}
-
-function request(options: Partial<UpstreamRequest> = {}): UpstreamRequest {
-  return {
-    method: 'GET',
-    path: '/v2/a/manifests/1',
-    headers: {},
-    headersTimeoutMs: 5000,
-    signal: new AbortController().signal,
-    ...options,
-  };
-}
-
-async function textOf(response: UpstreamResponse): Promise<string> {
-  return response.body.text();
+function clientOf(url: string, options: Parameters<typeof newClient>[1] = {}): UpstreamClient {
+  return closedAfterwards(newClient(url, options));
 }
 
 const redirectTo =
@@ -469,7 +436,7 @@ async function startProxy(options: { refuse?: boolean } = {}): Promise<Proxy> {
       socket.pipe(target).pipe(socket);
     });
   });
-  open.push({
+  closedAfterwards({
     close: async () => {
       for (const socket of sockets) socket.destroy();
     },

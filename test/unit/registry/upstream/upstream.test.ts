@@ -1,47 +1,22 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import type { Budgets } from '../../../../src/registry/budgets.ts';
 import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
-import { Endpoint } from '../../../../src/registry/upstream/endpoint.ts';
-import { UpstreamClient } from '../../../../src/registry/upstream/upstream-client.ts';
 import { UpstreamFailure } from '../../../../src/registry/upstream/upstream-failure.ts';
-import { UpstreamHealth } from '../../../../src/registry/upstream/upstream-health.ts';
 import { Upstream, type AskOptions } from '../../../../src/registry/upstream/upstream.ts';
-import { silentLogger } from '../../../../src/telemetry/logger.ts';
 import { expectNoLeaks } from '../../../support/no-leaks.ts';
 import { freePort } from '../../../support/ports.ts';
 import { waitFor } from '../../../support/wait.ts';
+import { closedAfterwards, endpointOf, quickBudgets as budgets, serve } from './upstream-scene.ts';
 import { WebServer, type Handler } from './web-server.ts';
 
 expectNoLeaks();
 
-/** Shorter than the real ones, in about the same proportions. */
-const budgets: Budgets = {
-  connectMs: 300,
-  hedgeMs: 40,
-  peerHeadersMs: 200,
-  outageAnswerMs: 400,
-  upstreamHeadersMs: 5000,
-  stallMs: 500,
-  locateMs: 100,
-  proofGapMs: 30,
-  probeIntervalMs: 60_000,
-};
-
 /** How far the clock of endpoints is ahead. */
 let skippedMs = 0;
-const open: { close(): Promise<void> }[] = [];
 
-afterEach(async () => {
-  for (const one of open.reverse()) await one.close();
-  open.length = 0;
+afterEach(() => {
   skippedMs = 0;
 });
-
-async function serve(handler: Handler): Promise<WebServer> {
-  const server = await WebServer.start(handler);
-  open.push(server);
-  return server;
-}
 
 const answering =
   (status: number, headers: Record<string, string> = {}): Handler =>
@@ -64,35 +39,15 @@ interface Place {
 function chainOf(places: readonly (Place | WebServer)[], some: Partial<Budgets> = {}): Upstream {
   const all = { ...budgets, ...some };
   const endpoints = places.map((place) => {
-    const { forwardsCredentials, guard, headers = {} } = place as Place;
-    const client = new UpstreamClient(
-      {
-        url: place.url,
-        headers,
-        connections: 4,
-        connectMs: all.connectMs,
-        redirectRetryMs: 1000,
-      },
-      { guard: guard ?? new AddressGuard(['127.0.0.0/8']) },
-    );
-    const options = {
-      proofGapMs: all.proofGapMs,
-      probeIntervalMs: all.probeIntervalMs,
-      probeTimeoutMs: all.outageAnswerMs / 2,
-    };
-    const health = new UpstreamHealth(options, { client, log: silentLogger });
-    const tokenServices = { check: async () => undefined };
-    return new Endpoint(
-      { budgets: all, forwardsCredentials: forwardsCredentials ?? true },
-      { client, health, tokenServices, now: () => Date.now() + skippedMs },
-    );
+    const { forwardsCredentials, guard, headers } = place as Place;
+    const now = (): number => Date.now() + skippedMs;
+    return endpointOf(place.url, { budgets: all, forwardsCredentials, guard, headers, now });
   });
   const upstream = new Upstream(
     { name: 'registry.test', peers: 'fallback', budgets: all },
     { endpoints },
   );
-  open.push(upstream);
-  return upstream;
+  return closedAfterwards(upstream);
 }
 
 async function ask(
