@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { createAuthority } from '../../src/rpc/certificates.ts';
 import { startDockerRegistry } from '../support/docker-registry.ts';
 import { buildImage } from '../support/image.ts';
 import { pushImage } from '../support/push.ts';
@@ -7,7 +6,7 @@ import { withScope } from '../support/test-scope.ts';
 import { loadManifests } from './load-client.ts';
 import { pairedResult, type BenchResult } from './result.ts';
 import { runPairs, type BenchContext, type Side } from './rounds.ts';
-import { nameMembers, startSalvorNode } from './salvor-node.ts';
+import { startLoneNode } from './salvor-node.ts';
 
 const connections = 8;
 const seconds = 2;
@@ -32,19 +31,11 @@ export async function benchManifests(context: BenchContext): Promise<BenchResult
     });
     await pushImage({ baseUrl: upstream.url, repository, tag: 'v1' }, image);
     const proxy = await startDockerRegistry(scope, { name: 'proxy', proxy: upstream.url });
-    const members = await nameMembers(['mirror']);
-    const node = await startSalvorNode(
-      scope,
-      {
-        name: 'mirror',
-        agentAddress: members[0]!.address,
-        members,
-        upstreams: { [upstream.host]: { url: upstream.url } },
-        blobs: [],
-        program: context.program,
-      },
-      await createAuthority(),
-    );
+    const node = await startLoneNode(scope, {
+      name: 'mirror',
+      upstreams: { [upstream.host]: { url: upstream.url } },
+      program: context.program,
+    });
     const path = `/v2/${repository}/manifests/v1`;
     const side = (port: number, query = ''): Side<'requests'> => {
       const plan = { port, path: `${path}${query}`, connections, seconds, accept: image.mediaType };

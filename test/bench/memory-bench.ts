@@ -1,5 +1,4 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { createAuthority } from '../../src/rpc/certificates.ts';
 import { startCluster } from '../support/cluster.ts';
 import { Program } from '../support/process.ts';
 import { withScope, type TestScope } from '../support/test-scope.ts';
@@ -8,7 +7,7 @@ import { blobReaderArguments, readBlobs } from './load-client.ts';
 import { residentMib, summedRssMib } from './process-stats.ts';
 import { median, singleResult, type BenchResult } from './result.ts';
 import type { BenchContext } from './rounds.ts';
-import { nameMembers, startSalvorNode } from './salvor-node.ts';
+import { startLoneNode } from './salvor-node.ts';
 
 const idleMs = 5000;
 const slowReaders = 64;
@@ -80,13 +79,7 @@ async function startOneNode(scope: TestScope, context: BenchContext): Promise<nu
     );
     return [node.registry.pid, node.agent.pid];
   }
-  const members = await nameMembers(['idle']);
-  const options = { name: 'idle', agentAddress: members[0]!.address, members };
-  const node = await startSalvorNode(
-    scope,
-    { ...options, upstreams: {}, blobs: [], program },
-    await createAuthority(),
-  );
+  const node = await startLoneNode(scope, { name: 'idle', upstreams: {}, program });
   return [node.registry.pid, node.agent.pid];
 }
 

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createAuthority } from '../../src/rpc/certificates.ts';
 import { startDockerRegistry, type DockerRegistry } from '../support/docker-registry.ts';
 import { buildImage, type Image } from '../support/image.ts';
 import { pushImage } from '../support/push.ts';
@@ -9,7 +8,7 @@ import { askInPairs, releaseHerd } from './load-client.ts';
 import type { RawTarget } from './raw-connection.ts';
 import { median, singleResult, type BenchResult } from './result.ts';
 import { format, type BenchContext } from './rounds.ts';
-import { nameMembers, startSalvorNode } from './salvor-node.ts';
+import { startLoneNode } from './salvor-node.ts';
 import { addedAt, countRequests } from './samples.ts';
 
 const repository = 'bench/requests';
@@ -52,19 +51,11 @@ async function startScene(scope: TestScope, context: BenchContext): Promise<Scen
     layers: [{ randomBytes: 10_000 }],
   });
   await pushImage({ baseUrl: upstream.url, repository, tag: 'v1' }, image);
-  const members = await nameMembers(['node']);
-  const node = await startSalvorNode(
-    scope,
-    {
-      name: 'node',
-      agentAddress: members[0]!.address,
-      members,
-      upstreams: { [upstream.host]: { url: upstream.url } },
-      blobs: [],
-      program: context.program,
-    },
-    await createAuthority(),
-  );
+  const node = await startLoneNode(scope, {
+    name: 'node',
+    upstreams: { [upstream.host]: { url: upstream.url } },
+    program: context.program,
+  });
   return {
     upstream,
     image,

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { credentials } from '@grpc/grpc-js';
 import { parseDigest } from '../../src/oci/digest.ts';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
-import { issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
+import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
 import type { BlobFile } from '../support/layer.ts';
 import { freePort } from '../support/ports.ts';
 import { Program } from '../support/process.ts';
@@ -103,6 +103,16 @@ export async function startSalvorNode(
     options.blobs.map(({ digest }) => digest),
   );
   return { name, registryPort, registry, agent, socket };
+}
+
+/** A node that has nothing and knows no other. */
+export async function startLoneNode(
+  scope: TestScope,
+  options: Pick<SalvorNodeOptions, 'name' | 'upstreams' | 'program'>,
+): Promise<SalvorNode> {
+  const members = await nameMembers([options.name]);
+  const own = { ...options, agentAddress: members[0]!.address, members, blobs: [] };
+  return startSalvorNode(scope, own, await createAuthority());
 }
 
 /**

@@ -3,7 +3,6 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { runWhy } from '../../src/cli/why.ts';
 import type { Config } from '../../src/config/schema.ts';
-import { createAuthority } from '../../src/rpc/certificates.ts';
 import {
   contentsOf,
   faultImage,
@@ -16,7 +15,6 @@ import { startFaultProxy, type FaultProxy } from '../support/fault-proxy.ts';
 import { MemoryRegistry } from '../support/memory-registry.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { get, type GetAnswer } from '../support/oci-client.ts';
-import { freePort } from '../support/ports.ts';
 import { suiteScope } from '../support/test-scope.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -37,28 +35,10 @@ let holder: DirectoryNode;
 beforeAll(async () => {
   upstream = await MemoryRegistry.start(scope());
   proxy = await startFaultProxy(scope(), { targetPort: upstream.port });
-  const authority = await createAuthority();
-  const members: { name: string; address: string }[] = [];
-  for (const name of ['asked', 'holder']) {
-    members.push({ name, address: `127.0.0.1:${await freePort()}` });
-  }
-  const [first, second] = await Promise.all(
-    members.map(({ name, address }) =>
-      DirectoryNode.create(
-        scope(),
-        {
-          name,
-          agentAddress: address,
-          members,
-          upstreams: { [registryName]: { url: proxy.url } },
-          registry: { budgets: { probeIntervalMs: 200 }, limits: { inFlightBytes } },
-        },
-        authority,
-      ),
-    ),
-  );
-  asked = first!;
-  holder = second!;
+  ({ asked, holder } = await DirectoryNode.createGroup(scope(), ['asked', 'holder'], {
+    upstreams: { [registryName]: { url: proxy.url } },
+    registry: { budgets: { probeIntervalMs: 200 }, limits: { inFlightBytes } },
+  }));
   await holder.startAgent();
   await asked.startAgent();
   await asked.startRegistry();

@@ -4,7 +4,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { credentials } from '@grpc/grpc-js';
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
-import { createAuthority } from '../../src/rpc/certificates.ts';
 import {
   contentsOf,
   faultImage,
@@ -18,7 +17,6 @@ import { startFaultProxy, type FaultProxy } from '../support/fault-proxy.ts';
 import { MemoryRegistry } from '../support/memory-registry.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { get, getHash, type GetAnswer } from '../support/oci-client.ts';
-import { freePort } from '../support/ports.ts';
 import { SeededRandom } from '../support/random.ts';
 import { suiteScope } from '../support/test-scope.ts';
 import { waitFor } from '../support/wait.ts';
@@ -44,28 +42,10 @@ let asker: DirectoryNode;
 beforeAll(async () => {
   upstream = await MemoryRegistry.start(scope());
   proxy = await startFaultProxy(scope(), { targetPort: upstream.port });
-  const authority = await createAuthority();
-  const members: { name: string; address: string }[] = [];
-  for (const name of ['puller', 'asker']) {
-    members.push({ name, address: `127.0.0.1:${await freePort()}` });
-  }
-  const [first, second] = await Promise.all(
-    members.map(({ name, address }) =>
-      DirectoryNode.create(
-        scope(),
-        {
-          name,
-          agentAddress: address,
-          members,
-          upstreams: { [registryName]: { url: proxy.url } },
-          registry: { budgets: { probeIntervalMs: 200 } },
-        },
-        authority,
-      ),
-    ),
-  );
-  puller = first!;
-  asker = second!;
+  ({ puller, asker } = await DirectoryNode.createGroup(scope(), ['puller', 'asker'], {
+    upstreams: { [registryName]: { url: proxy.url } },
+    registry: { budgets: { probeIntervalMs: 200 } },
+  }));
   for (const node of [puller, asker]) {
     await node.startAgent();
     await node.startRegistry();

@@ -1,12 +1,10 @@
 import { readFile } from 'node:fs/promises';
 import { beforeAll, describe, expect, test } from 'vitest';
 import type { Digest } from '../../src/oci/digest.ts';
-import { createAuthority } from '../../src/rpc/certificates.ts';
 import { DirectoryNode } from '../support/directory-node.ts';
 import { startDockerRegistry, type DockerRegistry } from '../support/docker-registry.ts';
 import { buildImage, type Image } from '../support/image.ts';
 import { get, pullImage, type PulledImage } from '../support/oci-client.ts';
-import { freePort } from '../support/ports.ts';
 import { PrefixFront } from '../support/prefix-front.ts';
 import { pushImage } from '../support/push.ts';
 import { suiteScope } from '../support/test-scope.ts';
@@ -46,9 +44,6 @@ beforeAll(async () => {
   await publish('team/last', { cached: false });
   const frontOptions = { targetPort: cache.port, prefix: '/v2/hub', authorization: robot };
   front = await PrefixFront.start(scope(), frontOptions);
-  const authority = await createAuthority();
-  const addresses = [await freePort(), await freePort()].map((port) => `127.0.0.1:${port}`);
-  const members = ['node', 'holder'].map((name, index) => ({ name, address: addresses[index]! }));
   const upstreams = {
     [registryName]: {
       endpoints: [
@@ -57,11 +52,7 @@ beforeAll(async () => {
       ],
     },
   };
-  [node, holder] = await Promise.all(
-    members.map(({ name, address: agentAddress }) =>
-      DirectoryNode.create(scope(), { name, agentAddress, members, upstreams }, authority),
-    ) as [Promise<DirectoryNode>, Promise<DirectoryNode>],
-  );
+  ({ node, holder } = await DirectoryNode.createGroup(scope(), ['node', 'holder'], { upstreams }));
   await Promise.all([node.startAgent(), holder.startAgent()]);
   await node.startRegistry();
 });

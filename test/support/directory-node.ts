@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { credentials } from '@grpc/grpc-js';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
 import type { TagStatement } from '../../src/rpc/agent-protocol.ts';
-import { issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
+import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
 import type { RequestLine } from './cluster.ts';
 import { freePort } from './ports.ts';
 import { Program } from './process.ts';
@@ -110,6 +110,28 @@ export class DirectoryNode {
     };
     await writeFile(node.#configPath, JSON.stringify(config, undefined, 2));
     return node;
+  }
+
+  /**
+   * Creates nodes that know each other, with an authority of their own.
+   *
+   * @param options as in {@link create}, the same for all of them
+   */
+  static async createGroup<N extends string>(
+    scope: TestScope,
+    names: readonly N[],
+    options: Omit<DirectoryNodeOptions, 'name' | 'agentAddress' | 'members'>,
+  ): Promise<Record<N, DirectoryNode>> {
+    const authority = await createAuthority();
+    const members: { name: N; address: string }[] = [];
+    for (const name of names) members.push({ name, address: `127.0.0.1:${await freePort()}` });
+    const nodes = await Promise.all(
+      members.map(async ({ name, address }) => {
+        const own = { ...options, name, agentAddress: address, members };
+        return [name, await DirectoryNode.create(scope, own, authority)] as const;
+      }),
+    );
+    return Object.fromEntries(nodes) as Record<N, DirectoryNode>;
   }
 
   /** The configuration file of both processes, JSON. */
