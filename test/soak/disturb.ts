@@ -10,6 +10,7 @@ const upstreamUpMs = { least: 3000, most: 9000 };
 const upstreamDownMs = { least: 2000, most: 8000 };
 const nodePauseMs = { least: 3000, most: 9000 };
 const stoppedMs = 3000;
+const retryAfterSeconds = 1;
 
 function faultModes(random: SeededRandom): FaultMode[] {
   const afterBytes = random.integer(0, 1_000_000);
@@ -19,7 +20,7 @@ function faultModes(random: SeededRandom): FaultMode[] {
     { kind: 'silent' },
     { kind: 'blackhole' },
     { kind: 'answer', status: 503 },
-    { kind: 'answer', status: 429, headers: { 'retry-after': '1' } },
+    { kind: 'answer', status: 429, headers: { 'retry-after': String(retryAfterSeconds) } },
     { kind: 'reset' },
     { kind: 'cut', afterBytes, how: random.pick(['fin', 'rst']), match },
     { kind: 'stall', afterBytes, match },
@@ -39,11 +40,14 @@ export async function disturbUpstream(
   const { random, schedule, signal } = options;
   while (await pause(random, upstreamUpMs, signal)) {
     const back = schedule.down('upstream', performance.now());
-    await proxy.setMode(random.pick(faultModes(random)));
+    const mode = random.pick(faultModes(random));
+    await proxy.setMode(mode);
     await pause(random, upstreamDownMs, signal);
     await proxy.setMode({ kind: 'pass' });
     // What was swallowed stays swallowed: those who wait on old connections shall not.
     proxy.resetConnections();
+    // A registry that asked to be left alone for so long is left alone for so long.
+    if (mode.kind === 'answer' && mode.status === 429) await delay(retryAfterSeconds * 1000);
     back(performance.now());
   }
 }
