@@ -1,3 +1,4 @@
+import { namePattern } from '../oci/name-pattern.ts';
 import type { UpstreamFailureKind } from './upstream/upstream-failure.ts';
 
 /** What may make a node's copy of a tag acceptable, in an operator's words. */
@@ -30,7 +31,7 @@ export class Policies {
   readonly #rules: readonly { readonly pattern: RegExp; readonly policy: PullPolicy }[];
 
   constructor(rules: readonly PolicyRule[]) {
-    this.#rules = rules.map((rule) => ({ pattern: patternOf(rule.match), policy: rule }));
+    this.#rules = rules.map((rule) => ({ pattern: namePattern(rule.match), policy: rule }));
   }
 
   /**
@@ -67,9 +68,3 @@ const CAUSES: Readonly<Partial<Record<UpstreamFailureKind | 'gone', StaleCause>>
   rate_limited: '429',
   gone: 'gone',
 };
-
-/** Turns "docker.io/library/*" into a test of names. */
-export function patternOf(text: string): RegExp {
-  const parts = text.split('*').map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'));
-  return new RegExp(`^${parts.join('.*')}$`, 'i');
-}

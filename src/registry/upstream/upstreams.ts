@@ -1,5 +1,5 @@
 import { AddressGuard } from './address-guard.ts';
-import { patternOf } from '../policy.ts';
+import { namePattern } from '../../oci/name-pattern.ts';
 import type { Upstream } from './upstream.ts';
 
 /** Which registries may be asked on behalf of clients. */
@@ -166,6 +166,6 @@ export class Upstreams {
 
 function allows({ allow, configured, deny }: UpstreamPolicy, name: string): boolean {
   if (!configured.includes(name) && AddressGuard.guards(name)) return false;
-  if (deny.some((pattern) => patternOf(pattern).test(name))) return false;
-  return allow.some((pattern) => patternOf(pattern).test(name));
+  if (deny.some((pattern) => namePattern(pattern).test(name))) return false;
+  return allow.some((pattern) => namePattern(pattern).test(name));
 }
