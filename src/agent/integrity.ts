@@ -4,6 +4,7 @@ import type { Digest } from '../oci/digest.ts';
 import { DigestVerifier } from '../oci/verifier.ts';
 import type { Clock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { BytePace } from './byte-pace.ts';
 import type { BlobInfo, ContentStore, OpenBlob } from './store.ts';
 
 /** What hashing has said of the bytes that a fingerprint stands for. */
@@ -38,8 +39,6 @@ const defaultSweepIntervalMs = 60_000;
 const chunkBytes = 256 * 1024;
 const maxQueued = 4096;
 const maxRechecks = 64;
-/** Shorter waits than this are saved up. */
-const minSleepMs = 10;
 
 /**
  * Hashes what the store holds, once for each fingerprint, in the background: one blob at a time,
@@ -50,7 +49,7 @@ export class Integrity {
   readonly #log: IntegrityDependencies['log'];
   readonly #clock: Clock;
   readonly #onCorrupt: IntegrityDependencies['onCorrupt'];
-  readonly #bytesPerSecond: number;
+  readonly #pace: BytePace;
   readonly #sweepIntervalMs: number;
   readonly #records: LRUCache<Digest, IntegrityRecord>;
   readonly #queue = new Set<Digest>();
@@ -59,14 +58,16 @@ export class Integrity {
   #lastRecheck: Promise<unknown> = Promise.resolve();
   #running: Promise<void> | undefined;
   #wake = new AbortController();
-  #paidUntilMs = 0;
 
   constructor(options: IntegrityOptions, dependencies: IntegrityDependencies) {
     this.#store = dependencies.store;
     this.#log = dependencies.log;
     this.#clock = dependencies.clock;
     this.#onCorrupt = dependencies.onCorrupt;
-    this.#bytesPerSecond = options.bytesPerSecond ?? defaultBytesPerSecond;
+    this.#pace = new BytePace(
+      { bytesPerSecond: options.bytesPerSecond ?? defaultBytesPerSecond },
+      dependencies,
+    );
     this.#sweepIntervalMs = options.sweepIntervalMs ?? defaultSweepIntervalMs;
     this.#records = new LRUCache({ max: options.maxRecords ?? defaultMaxRecords });
   }
@@ -217,20 +218,9 @@ export class Integrity {
       const readBytes = await blob.read(chunk, verifier.receivedBytes);
       if (readBytes === 0) break;
       verifier.update(chunk.subarray(0, readBytes));
-      if (paced) await this.#pace(readBytes);
+      if (paced) await this.#pace.take(readBytes, { signal: this.#stopped.signal });
     }
     return verifier.matches();
-  }
-
-  /** Sleeps for as long as these bytes may take, less what was lost elsewhere meanwhile. */
-  async #pace(readBytes: number): Promise<void> {
-    const costMs = (readBytes * 1000) / this.#bytesPerSecond;
-    const nowMs = this.#clock.now();
-    // The upper bound matters when the machine's time is set back.
-    const paidUntilMs = Math.min(Math.max(this.#paidUntilMs, nowMs), nowMs + minSleepMs) + costMs;
-    this.#paidUntilMs = paidUntilMs;
-    if (paidUntilMs - nowMs < minSleepMs) return;
-    await this.#clock.sleep(paidUntilMs - nowMs, { signal: this.#stopped.signal });
   }
 
   async #report(info: BlobInfo): Promise<void> {
