@@ -24,17 +24,31 @@ const allowed: Readonly<
     packages: ['@bufbuild/protobuf', '@grpc/grpc-js', '@peculiar/x509', 'reflect-metadata'],
   },
   discovery: { folders: ['oci', 'rpc', 'telemetry'], packages: ['@grpc/grpc-js', 'prom-client'] },
+  // What is decided ahead, for the registry that serves by it and for the report that foretells it.
+  policy: { folders: ['oci', 'rpc'], packages: [] },
+  report: { folders: ['oci', 'policy', 'rpc', 'telemetry'], packages: ['prom-client'] },
   agent: {
     folders: ['discovery', 'oci', 'rpc', 'telemetry'],
     packages: ['@bufbuild/protobuf', '@grpc/grpc-js', 'lru-cache', 'prom-client'],
   },
   registry: {
-    folders: ['oci', 'rpc', 'telemetry'],
+    folders: ['oci', 'policy', 'rpc', 'telemetry'],
     packages: ['cockatiel', 'fastify', 'ipaddr.js', 'lru-cache', 'prom-client', 'undici'],
   },
   node: { folders: ['oci', 'telemetry'], packages: [] },
   cli: {
-    folders: ['agent', 'config', 'discovery', 'node', 'oci', 'registry', 'rpc', 'telemetry'],
+    folders: [
+      'agent',
+      'config',
+      'discovery',
+      'node',
+      'oci',
+      'policy',
+      'registry',
+      'report',
+      'rpc',
+      'telemetry',
+    ],
     packages: ['@grpc/grpc-js', 'commander', 'prom-client', 'yaml'],
   },
 };

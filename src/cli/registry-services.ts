@@ -10,7 +10,7 @@ import { ManifestPull } from '../registry/manifest-pull.ts';
 import { OfflineTags } from '../registry/offline-tags.ts';
 import { PeerManifests } from '../registry/peer-manifests.ts';
 import { createRegistryMetrics, type UpstreamState } from '../registry/registry-metrics.ts';
-import { Policies } from '../registry/policy.ts';
+import { Policies } from '../policy/policy.ts';
 import { registryStatus } from '../registry/registry-status.ts';
 import { RegistryServer } from '../registry/registry-server.ts';
 import { RequestReports } from '../registry/request-reports.ts';

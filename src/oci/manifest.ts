@@ -214,6 +214,16 @@ export function platformMatches(
     : offeredLevel <= limitLevel;
 }
 
+/** The entry of an index that a node of this platform is given: the first that matches. */
+export function manifestFor(
+  index: Pick<IndexManifest, 'manifests'>,
+  platform: { readonly os: string; readonly architecture: string; readonly variant?: string },
+): Descriptor | undefined {
+  return index.manifests.find(
+    (entry) => entry.platform !== undefined && platformMatches(entry.platform, platform),
+  );
+}
+
 /** Go's name of a processor architecture that Node.js calls `nodeArch` (process.arch). */
 export function goArchitecture(nodeArch: string): string {
   switch (nodeArch) {

@@ -13,7 +13,7 @@ import type { ManifestCache } from './manifest-cache.ts';
 import type { OfflineTag, OfflineTags } from './offline-tags.ts';
 import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
 import { planFor } from './plan.ts';
-import { allowsPeers, allowsStale } from './policy.ts';
+import { allowsPeers, allowsStale } from '../policy/policy.ts';
 import { upstreamHeaders, type PullRequest } from './pull-request.ts';
 import { RecentTags, type RecentTag } from './recent-tags.ts';
 import { SingleFlight } from './single-flight.ts';

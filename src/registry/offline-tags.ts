@@ -1,17 +1,12 @@
-import type { Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
-import { parseManifest, platformMatches, type Manifest } from '../oci/manifest.ts';
-import type { LocatedHolder } from '../rpc/agent-client.ts';
-import type { TagStatement } from '../rpc/agent-protocol.ts';
+import { manifestFor, parseManifest, type Manifest } from '../oci/manifest.ts';
+import { newestTag } from '../policy/newest-tag.ts';
 import type { ByteLease } from './byte-budget.ts';
 import type { CachedManifest } from './manifest-cache.ts';
 import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
 import type { HolderLookup } from './sources/shared-searches.ts';
 import type { Peers } from './sources/peers.ts';
 import type { Trace } from './trace.ts';
-
-/** Clocks differ; a statement from further in the future than this is not believed. */
-const MAX_CLOCK_SKEW_MS = 60_000;
 
 /** A tag that can be answered without the upstream. */
 export interface OfflineTag extends FoundManifest {
@@ -89,7 +84,7 @@ export class OfflineTags {
     const parsed = parseManifest(root.bytes, root.mediaType);
     if (!parsed.ok) return `a manifest that can be read: ${parsed.reason}`;
     if (parsed.value.kind === 'image') return this.#configGap(parsed.value, options.signal);
-    const child = childFor(parsed.value, this.#platform);
+    const child = manifestFor(parsed.value, this.#platform);
     // An index of something else than images for nodes: there is nothing more to require.
     if (child === undefined) return undefined;
     const found = await this.#manifests.fetch(child.digest, {
@@ -115,37 +110,4 @@ export class OfflineTags {
       search.cancel();
     }
   }
-}
-
-/**
- * The statement to believe: the newest that an upstream confirmed, else the newest record of a
- * store.
- *
- * @param nowMs the present; statements from the future are not believed
- */
-export function newestTag(
-  holders: readonly Pick<LocatedHolder, 'tags'>[],
-  nowMs: number,
-): TagStatement | undefined {
-  const limitMs = nowMs + MAX_CLOCK_SKEW_MS;
-  const tags = holders.flatMap((holder) => holder.tags);
-  const newestBy = (time: (tag: TagStatement) => number | undefined): TagStatement | undefined => {
-    let newest: TagStatement | undefined;
-    for (const tag of tags) {
-      const ms = time(tag);
-      if (ms === undefined || ms > limitMs) continue;
-      if (newest === undefined || ms > (time(newest) ?? 0)) newest = tag;
-    }
-    return newest;
-  };
-  return newestBy((tag) => tag.observedAtMs) ?? newestBy((tag) => tag.recordedAtMs);
-}
-
-function childFor(
-  index: Extract<Manifest, { kind: 'index' }>,
-  platform: { readonly os: string; readonly architecture: string },
-): Descriptor | undefined {
-  return index.manifests.find(
-    (entry) => entry.platform !== undefined && platformMatches(entry.platform, platform),
-  );
 }

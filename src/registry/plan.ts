@@ -1,4 +1,4 @@
-import { allowsPeers, type PullPolicy } from './policy.ts';
+import { allowsPeers, type PullPolicy } from '../policy/policy.ts';
 
 /** How content that its digest names is to be asked for. */
 export interface Plan {

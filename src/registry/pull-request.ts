@@ -1,5 +1,5 @@
 import type { ByteLease } from './byte-budget.ts';
-import type { PullPolicy } from './policy.ts';
+import type { PullPolicy } from '../policy/policy.ts';
 import type { Trace } from './trace.ts';
 import type { Upstream } from './upstream/upstream.ts';
 

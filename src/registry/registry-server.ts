@@ -16,7 +16,7 @@ import { writeBody, writeWholeBody, type SentBody } from './body-writer.ts';
 import type { Limits } from './budgets.ts';
 import type { ByteBudget, ByteLease } from './byte-budget.ts';
 import type { ManifestPull } from './manifest-pull.ts';
-import type { Policies } from './policy.ts';
+import type { Policies } from '../policy/policy.ts';
 import type { PullRequest } from './pull-request.ts';
 import type { RegistryMetrics } from './registry-metrics.ts';
 import type { RequestReports } from './request-reports.ts';

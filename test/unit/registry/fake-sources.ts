@@ -1,6 +1,6 @@
 import { digestOf, type Digest } from '../../../src/oci/digest.ts';
 import { ByteBudget, type ByteLease } from '../../../src/registry/byte-budget.ts';
-import { DEFAULT_POLICY, type PullPolicy } from '../../../src/registry/policy.ts';
+import { DEFAULT_POLICY, type PullPolicy } from '../../../src/policy/policy.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
 import { Trace } from '../../../src/registry/trace.ts';
 import type { UpstreamResponse } from '../../../src/registry/upstream/upstream-client.ts';

@@ -4,7 +4,7 @@ import { type Answer } from '../../../src/registry/answer.ts';
 import { ByteBudget } from '../../../src/registry/byte-budget.ts';
 import { DecisionLog } from '../../../src/registry/decision-log.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
-import { Policies } from '../../../src/registry/policy.ts';
+import { Policies } from '../../../src/policy/policy.ts';
 import { createRegistryMetrics } from '../../../src/registry/registry-metrics.ts';
 import { RegistryServer } from '../../../src/registry/registry-server.ts';
 import { RequestReports } from '../../../src/registry/request-reports.ts';

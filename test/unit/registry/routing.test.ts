@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Answer } from '../../../src/registry/answer.ts';
 import { ByteBudget } from '../../../src/registry/byte-budget.ts';
 import { DecisionLog } from '../../../src/registry/decision-log.ts';
-import { DEFAULT_POLICY, Policies } from '../../../src/registry/policy.ts';
+import { DEFAULT_POLICY, Policies } from '../../../src/policy/policy.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
 import { createRegistryMetrics } from '../../../src/registry/registry-metrics.ts';
 import { RegistryServer } from '../../../src/registry/registry-server.ts';

@@ -5,7 +5,7 @@ import {
   DEFAULT_POLICY,
   Policies,
   type PolicyRule,
-} from '../../../src/registry/policy.ts';
+} from '../../../src/policy/policy.ts';
 
 function rule(match: string, more: Partial<PolicyRule> = {}): PolicyRule {
   return { ...DEFAULT_POLICY, match, ...more };

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { digestOf } from '../../../src/oci/digest.ts';
-import { newestTag } from '../../../src/registry/offline-tags.ts';
+import { newestTag } from '../../../src/policy/newest-tag.ts';
 import type { TagStatement } from '../../../src/rpc/agent-protocol.ts';
 
 const NOW_MS = Date.UTC(2026, 5, 1);

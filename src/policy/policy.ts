@@ -1,5 +1,4 @@
 import { namePattern } from '../oci/name-pattern.ts';
-import type { UpstreamFailureKind } from './upstream/upstream-failure.ts';
 
 /** What may make a node's copy of a tag acceptable, in an operator's words. */
 export type StaleCause = 'unreachable' | '5xx' | '429' | 'gone';
@@ -58,13 +57,17 @@ export function allowsPeers(policy: PullPolicy): boolean {
   return policy.mode === 'serve' && policy.access === 'cluster';
 }
 
-/** Whether a tag may be answered from nodes after this failure of its upstream. */
-export function allowsStale(policy: PullPolicy, kind: UpstreamFailureKind | 'gone'): boolean {
-  return allowsPeers(policy) && policy.staleOn.includes(CAUSES[kind] ?? 'unreachable');
+/**
+ * Whether a tag may be answered from nodes after this failure of its upstream.
+ *
+ * @param kind of the failure, in the registry's words: "refused", "server_error" …; "gone" for 404
+ */
+export function allowsStale(policy: PullPolicy, kind: string): boolean {
+  return allowsPeers(policy) && policy.staleOn.includes(CAUSES.get(kind) ?? 'unreachable');
 }
 
-const CAUSES: Readonly<Partial<Record<UpstreamFailureKind | 'gone', StaleCause>>> = {
-  server_error: '5xx',
-  rate_limited: '429',
-  gone: 'gone',
-};
+const CAUSES: ReadonlyMap<string, StaleCause> = new Map([
+  ['server_error', '5xx'],
+  ['rate_limited', '429'],
+  ['gone', 'gone'],
+]);
