@@ -2,6 +2,7 @@ import type { Registry } from 'prom-client';
 import { ServerCredentials, credentials, type ChannelCredentials } from '@grpc/grpc-js';
 import { createAgentMetrics } from '../agent/agent-metrics.ts';
 import { AgentServer } from '../agent/agent-server.ts';
+import type { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
 import { HeldContent } from '../agent/held-content.ts';
 import { Integrity } from '../agent/integrity.ts';
 import { LocalService } from '../agent/local-service.ts';
@@ -55,6 +56,8 @@ export async function nodeCredentials(config: Config['tls']): Promise<NodeCreden
 /** What an agent is made of. */
 export interface AgentParts {
   readonly store: ContentStore;
+  /** The way to containerd itself, where the store is containerd's. The store closes it. */
+  readonly containerd?: ContainerdConnection;
   readonly credentials: NodeCredentials;
   /** Left out where the store itself keeps what the upstream confirmed. */
   readonly observationFile?: ObservationFile;

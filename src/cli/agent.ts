@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
 import { ContainerdStore } from '../agent/containerd/containerd-store.ts';
 import { DirectoryStore } from '../agent/directory/directory-store.ts';
 import { ObservationFile } from '../agent/observation-file.ts';
@@ -17,7 +18,7 @@ export const runAgent: RunCommand = async (config, context) => {
   const { admin, listen, socket } = config.agent;
   const frame = processFrame(config, { role: 'agent', admin, drainMs: DRAIN_MS }, context);
   const { log, metrics } = frame;
-  const store = await openStore(config.agent.store, log);
+  const { store, containerd } = await openStore(config.agent.store, log);
   const credentials = await nodeCredentials(config.tls);
   const observationFile = new ObservationFile(
     {
@@ -26,7 +27,14 @@ export const runAgent: RunCommand = async (config, context) => {
     },
     { log },
   );
-  const parts = { store, credentials, observationFile, metrics, log };
+  const parts = {
+    store,
+    ...(containerd && { containerd }),
+    credentials,
+    observationFile,
+    metrics,
+    log,
+  };
   const agent = agentService(config, { listen, socket }, parts);
   await frame.run([agent.service], {
     apply: (next) => agent.apply(next.agent),
@@ -36,11 +44,16 @@ export const runAgent: RunCommand = async (config, context) => {
   });
 };
 
-async function openStore(config: Config['agent']['store'], log: Logger): Promise<ContentStore> {
-  if (config.kind === 'directory') return DirectoryStore.open(config.directory, { log });
-  const { socket, namespace, contentPath } = config.containerd;
-  return new ContainerdStore(
-    { socketPath: socket, namespace, ...(contentPath === '' ? {} : { contentPath }) },
-    { log },
-  );
+/** The store of the agent, and the way to containerd itself where that is the store. */
+async function openStore(
+  config: Config['agent']['store'],
+  log: Logger,
+): Promise<{ store: ContentStore; containerd?: ContainerdConnection }> {
+  if (config.kind === 'directory') {
+    return { store: await DirectoryStore.open(config.directory, { log }) };
+  }
+  const { socket: socketPath, namespace, contentPath } = config.containerd;
+  const connection = new ContainerdConnection({ socketPath, namespace });
+  const store = new ContainerdStore(contentPath === '' ? {} : { contentPath }, { connection, log });
+  return { store, containerd: connection };
 }

@@ -4,6 +4,8 @@ import { join } from 'node:path';
 
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 
+import { ContainerdConnection } from '../../src/agent/containerd/containerd-connection.ts';
+import type { ContainerdConnectionOptions } from '../../src/agent/containerd/containerd-connection.ts';
 import { ContainerdStore } from '../../src/agent/containerd/containerd-store.ts';
 import type { ContainerdStoreOptions } from '../../src/agent/containerd/containerd-store.ts';
 import { StoreUnavailableError } from '../../src/agent/store.ts';
@@ -39,12 +41,12 @@ beforeAll(async () => {
   node = await startContainerd(scope(), { name: 'contract' });
 }, startTimeoutMs);
 
-function openStore(
-  options: Partial<ContainerdStoreOptions> = {},
-  warnings: string[] = [],
-): ContainerdStore {
+type OpenOptions = ContainerdStoreOptions & Partial<ContainerdConnectionOptions>;
+
+function openStore(options: OpenOptions = {}, warnings: string[] = []): ContainerdStore {
   const log = { ...silentLogger, warn: (_: unknown, message: string) => warnings.push(message) };
-  return new ContainerdStore({ socketPath: node.socketPath, ...options }, { log });
+  const connection = new ContainerdConnection({ socketPath: node.socketPath, ...options });
+  return new ContainerdStore(options, { connection, log });
 }
 
 /** Fills a namespace of the daemon; with the socket alone, only what is in there can be seen. */
@@ -127,10 +129,7 @@ contentStoreContract('ContainerdStore by its socket alone', {
 describe('ContainerdStore', () => {
   const stores: ContainerdStore[] = [];
 
-  function store(
-    options: Partial<ContainerdStoreOptions> = {},
-    warnings?: string[],
-  ): ContainerdStore {
+  function store(options: OpenOptions = {}, warnings?: string[]): ContainerdStore {
     const opened = openStore(options, warnings);
     stores.push(opened);
     return opened;

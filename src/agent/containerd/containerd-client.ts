@@ -1,15 +1,13 @@
-import {
-  Client,
-  Metadata,
-  credentials,
-  status,
-  type CallOptions,
-  type MethodDefinition,
-} from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 import { create } from '@bufbuild/protobuf';
 import { EmptySchema } from '@bufbuild/protobuf/wkt';
 
 import type { Digest } from '../../oci/digest.ts';
+import {
+  Containers,
+  ListContainersRequestSchema,
+  type Container,
+} from '../../rpc/gen/containerd/services/containers/v1/containers_pb.ts';
 import {
   AbortRequestSchema,
   Content,
@@ -21,6 +19,11 @@ import {
   type ReadContentResponse,
   type Status,
 } from '../../rpc/gen/containerd/services/content/v1/content_pb.ts';
+import {
+  Events,
+  SubscribeRequestSchema,
+  type Envelope,
+} from '../../rpc/gen/containerd/services/events/v1/events_pb.ts';
 import {
   GetImageRequestSchema,
   Images,
@@ -34,20 +37,9 @@ import {
 import { Version } from '../../rpc/gen/containerd/services/version/v1/version_pb.ts';
 import { methodDefinition } from '../../rpc/service-definition.ts';
 import type { StoreCallOptions } from '../store.ts';
-import { callFailure } from './call-failure.ts';
-import { OneByOne } from './one-by-one.ts';
-import { PacedStream } from './paced-stream.ts';
+import type { ContainerdConnection } from './containerd-connection.ts';
+import type { PacedStream } from './paced-stream.ts';
 
-export interface ContainerdClientOptions {
-  readonly socketPath: string;
-  readonly namespace: string;
-  /** How long one answer may take, in milliseconds. */
-  readonly callTimeoutMs: number;
-  /** How long a list, or the next message of a stream, may take, in milliseconds. */
-  readonly listTimeoutMs: number;
-}
-
-const maxReceiveBytes = 32 * 1024 * 1024;
 const methods = {
   getImage: methodDefinition(Images.method.get),
   listImages: methodDefinition(Images.method.list),
@@ -58,39 +50,32 @@ const methods = {
   abort: methodDefinition(Content.method.abort),
   plugins: methodDefinition(Introspection.method.plugins),
   version: methodDefinition(Version.method.version),
+  listContainers: methodDefinition(Containers.method.list),
+  subscribe: methodDefinition(Events.method.subscribe),
 };
 
+/** Keeps what a list does not need to carry; the syntax is containerd's. */
+export interface ListOptions extends StoreCallOptions {
+  /** Any of them has to match; none: everything. */
+  readonly filters?: readonly string[];
+}
+
 /**
- * Calls containerd in one namespace. The connection is made when first needed and again whenever
- * containerd comes back; while it is away every call fails at once.
+ * Reads in one namespace of containerd.
  *
  * What containerd does not find becomes undefined, where that can be. Every other failure is a
  * StoreUnavailableError, except that a caller's own abort keeps its reason.
  */
 export class ContainerdClient {
-  readonly #client: Client;
-  readonly #metadata = new Metadata();
-  readonly #callTimeoutMs: number;
-  readonly #listTimeoutMs: number;
+  readonly #connection: ContainerdConnection;
 
-  constructor(options: ContainerdClientOptions) {
-    this.#callTimeoutMs = options.callTimeoutMs;
-    this.#listTimeoutMs = options.listTimeoutMs;
-    this.#metadata.set('containerd-namespace', options.namespace);
-    this.#client = new Client(`unix:${options.socketPath}`, credentials.createInsecure(), {
-      'grpc.max_receive_message_length': maxReceiveBytes,
-      'grpc.enable_retries': 0,
-      'grpc.enable_http_proxy': 0,
-      'grpc.use_local_subchannel_pool': 1,
-      'grpc.initial_reconnect_backoff_ms': 100,
-      'grpc.min_reconnect_backoff_ms': 100,
-      'grpc.max_reconnect_backoff_ms': 2000,
-    });
+  constructor(connection: ContainerdConnection) {
+    this.#connection = connection;
   }
 
   async image(name: string, options: StoreCallOptions): Promise<Image | undefined> {
     const request = create(GetImageRequestSchema, { name });
-    const answer = await this.#unary(methods.getImage, request, {
+    const answer = await this.#connection.unary(methods.getImage, request, {
       ...options,
       action: `Cannot ask containerd for ${name}`,
       missing: [status.NOT_FOUND, status.INVALID_ARGUMENT],
@@ -98,26 +83,32 @@ export class ContainerdClient {
     return answer?.image;
   }
 
-  async images(options: StoreCallOptions): Promise<Image[]> {
-    const answer = await this.#unary(methods.listImages, create(ListImagesRequestSchema), {
+  async images({ filters = [], ...options }: ListOptions): Promise<Image[]> {
+    const request = create(ListImagesRequestSchema, { filters: [...filters] });
+    const answer = await this.#connection.unary(methods.listImages, request, {
       ...options,
-      timeoutMs: this.#listTimeoutMs,
+      timeoutMs: this.#connection.listTimeoutMs,
       action: 'Cannot list the images of containerd',
     });
     return answer?.images ?? [];
   }
 
   async info(digest: Digest, options: StoreCallOptions): Promise<Info | undefined> {
-    const answer = await this.#unary(methods.info, create(InfoRequestSchema, { digest }), {
-      ...options,
-      action: `Cannot ask containerd for ${digest}`,
-      missing: [status.NOT_FOUND],
-    });
+    const answer = await this.#connection.unary(
+      methods.info,
+      create(InfoRequestSchema, { digest }),
+      {
+        ...options,
+        action: `Cannot ask containerd for ${digest}`,
+        missing: [status.NOT_FOUND],
+      },
+    );
     return answer?.info;
   }
 
-  async *content(options: StoreCallOptions): AsyncGenerator<Info> {
-    const stream = this.#serverStream(methods.list, create(ListContentRequestSchema), {
+  async *content({ filters = [], ...options }: ListOptions): AsyncGenerator<Info> {
+    const request = create(ListContentRequestSchema, { filters: [...filters] });
+    const stream = this.#connection.serverStream(methods.list, request, {
       ...options,
       action: 'Cannot list the content of containerd',
     });
@@ -131,7 +122,7 @@ export class ContainerdClient {
     options: StoreCallOptions = {},
   ): PacedStream<ReadContentResponse> {
     const request = create(ReadContentRequestSchema, { digest, offset: BigInt(offsetBytes) });
-    return this.#serverStream(methods.read, request, {
+    return this.#connection.serverStream(methods.read, request, {
       ...options,
       action: `Cannot read ${digest} from containerd`,
     });
@@ -139,21 +130,29 @@ export class ContainerdClient {
 
   /** The blobs that are being written. */
   async ingests(options: StoreCallOptions): Promise<Status[]> {
-    const answer = await this.#unary(methods.listStatuses, create(ListStatusesRequestSchema), {
-      ...options,
-      timeoutMs: this.#listTimeoutMs,
-      action: 'Cannot list the unfinished writes of containerd',
-    });
+    const answer = await this.#connection.unary(
+      methods.listStatuses,
+      create(ListStatusesRequestSchema),
+      {
+        ...options,
+        timeoutMs: this.#connection.listTimeoutMs,
+        action: 'Cannot list the unfinished writes of containerd',
+      },
+    );
     return answer?.statuses ?? [];
   }
 
   /** @returns whether there was such a write */
   async abortIngest(ref: string, options: StoreCallOptions): Promise<boolean> {
-    const answer = await this.#unary(methods.abort, create(AbortRequestSchema, { ref }), {
-      ...options,
-      action: `Cannot abort the write ${ref} in containerd`,
-      missing: [status.NOT_FOUND],
-    });
+    const answer = await this.#connection.unary(
+      methods.abort,
+      create(AbortRequestSchema, { ref }),
+      {
+        ...options,
+        action: `Cannot abort the write ${ref} in containerd`,
+        missing: [status.NOT_FOUND],
+      },
+    );
     return answer !== undefined;
   }
 
@@ -162,7 +161,7 @@ export class ContainerdClient {
     const request = create(PluginsRequestSchema, {
       filters: ['type==io.containerd.content.v1'],
     });
-    const answer = await this.#unary(methods.plugins, request, {
+    const answer = await this.#connection.unary(methods.plugins, request, {
       ...options,
       action: 'Cannot ask containerd where its content is',
     });
@@ -171,71 +170,38 @@ export class ContainerdClient {
   }
 
   async version(options: StoreCallOptions): Promise<string> {
-    const answer = await this.#unary(methods.version, create(EmptySchema), {
+    const answer = await this.#connection.unary(methods.version, create(EmptySchema), {
       ...options,
       action: 'Cannot ask containerd for its version',
     });
     return answer?.version ?? '';
   }
 
-  close(): void {
-    this.#client.close();
+  /** The containers of the namespace, running or not. */
+  async containers(options: StoreCallOptions): Promise<Container[]> {
+    const request = create(ListContainersRequestSchema);
+    const answer = await this.#connection.unary(methods.listContainers, request, {
+      ...options,
+      timeoutMs: this.#connection.listTimeoutMs,
+      action: 'Cannot list the containers of containerd',
+    });
+    return answer?.containers ?? [];
   }
 
-  #unary<Request, Response>(
-    method: MethodDefinition<Request, Response>,
-    request: Request,
-    options: UnaryLimits,
-  ): Promise<Response | undefined> {
-    const { signal, action, timeoutMs = this.#callTimeoutMs } = options;
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted === true) {
-        reject(signal.reason as Error);
-        return;
-      }
-      const abort = (): void => call.cancel();
-      const call = this.#client.makeUnaryRequest(
-        method.path,
-        method.requestSerialize,
-        method.responseDeserialize,
-        request,
-        this.#metadata,
-        { deadline: Date.now() + timeoutMs },
-        (error, answer) => {
-          signal?.removeEventListener('abort', abort);
-          if (error === null) resolve(answer);
-          else if (options.missing?.includes(error.code) === true) resolve(undefined);
-          else reject(callFailure(error, action, signal));
-        },
-      );
-      signal?.addEventListener('abort', abort, { once: true });
+  /**
+   * What happens in the namespace from now on. Nothing is replayed, and garbage collection of
+   * content is not told at all: list after each subscription, and again now and then.
+   *
+   * @param topics regular expressions without quotes, such as "/images/"
+   */
+  events(topics: readonly string[], options: StoreCallOptions = {}): PacedStream<Envelope> {
+    const { namespace } = this.#connection;
+    const filters = topics.map((topic) => `namespace==${namespace},topic~="${topic}"`);
+    const request = create(SubscribeRequestSchema, { filters });
+    return this.#connection.serverStream(methods.subscribe, request, {
+      ...options,
+      timeoutMs: Infinity,
+      action: 'Cannot hear what happens in containerd',
     });
   }
-
-  #serverStream<Request, Response>(
-    method: MethodDefinition<Request, Response>,
-    request: Request,
-    options: StoreCallOptions & { readonly action: string },
-  ): PacedStream<Response> {
-    const pace = new OneByOne();
-    // A slow reader may take any time, so the deadline is on each message instead.
-    const callOptions: CallOptions = { interceptors: [pace.interceptor] };
-    const call = this.#client.makeServerStreamRequest(
-      method.path,
-      method.requestSerialize,
-      method.responseDeserialize,
-      request,
-      this.#metadata,
-      callOptions,
-    );
-    return new PacedStream(call, pace, { ...options, timeoutMs: this.#listTimeoutMs });
-  }
-}
-
-interface UnaryLimits extends StoreCallOptions {
-  /** What was tried, for the message of an error. */
-  readonly action: string;
-  readonly timeoutMs?: number;
-  /** The status codes that mean undefined. */
-  readonly missing?: readonly status[];
 }

@@ -13,23 +13,14 @@ import type {
 } from '../store.ts';
 import { isMissingBlob } from './call-failure.ts';
 import { ContainerdClient } from './containerd-client.ts';
+import type { ContainerdConnection } from './containerd-connection.ts';
 import { readImageRecord } from './image-record.ts';
 import { StreamedBlob } from './streamed-blob.ts';
 
 export interface ContainerdStoreOptions {
-  /** containerd's gRPC socket. */
-  readonly socketPath: string;
-  /** containerd's namespace for names; Kubernetes' is "k8s.io". */
-  readonly namespace?: string;
   /** The directory that contains `blobs`; containerd is asked for it when left out. */
   readonly contentPath?: string;
-  readonly callTimeoutMs?: number;
-  readonly listTimeoutMs?: number;
 }
-
-const defaultNamespace = 'k8s.io';
-const defaultCallTimeoutMs = 2000;
-const defaultListTimeoutMs = 10_000;
 
 /**
  * The content store of a running containerd. Names come over its socket and belong to one of its
@@ -41,6 +32,7 @@ const defaultListTimeoutMs = 10_000;
  */
 export class ContainerdStore implements ContentStore {
   readonly kind = 'containerd';
+  readonly #connection: ContainerdConnection;
   readonly #client: ContainerdClient;
   readonly #log: Pick<Logger, 'info' | 'warn'>;
   #files: BlobFiles | undefined;
@@ -48,15 +40,11 @@ export class ContainerdStore implements ContentStore {
 
   constructor(
     options: ContainerdStoreOptions,
-    dependencies: { log: Pick<Logger, 'info' | 'warn'> },
+    dependencies: { connection: ContainerdConnection; log: Pick<Logger, 'info' | 'warn'> },
   ) {
     this.#log = dependencies.log;
-    this.#client = new ContainerdClient({
-      socketPath: options.socketPath,
-      namespace: options.namespace ?? defaultNamespace,
-      callTimeoutMs: options.callTimeoutMs ?? defaultCallTimeoutMs,
-      listTimeoutMs: options.listTimeoutMs ?? defaultListTimeoutMs,
-    });
+    this.#connection = dependencies.connection;
+    this.#client = new ContainerdClient(dependencies.connection);
     if (options.contentPath !== undefined) this.#files = new BlobFiles(options.contentPath);
   }
 
@@ -133,8 +121,9 @@ export class ContainerdStore implements ContentStore {
     }
   }
 
+  /** Closes its connection, too. */
   async close(): Promise<void> {
-    this.#client.close();
+    this.#connection.close();
   }
 
   async #isHeld(record: NamedDescriptor, options: StoreCallOptions): Promise<boolean> {

@@ -8,7 +8,7 @@ import type { OneByOne } from './one-by-one.ts';
 export interface StreamLimits extends StoreCallOptions {
   /** What was tried, for the message of an error. */
   readonly action: string;
-  /** How long the next message may take, in milliseconds. */
+  /** How long the next message may take, in milliseconds; Infinity: any time. */
   readonly timeoutMs: number;
 }
 
@@ -43,11 +43,7 @@ export class PacedStream<T> implements AsyncIterableIterator<T> {
       this.cancel();
       throw signal.reason;
     }
-    const timer = setTimeout(() => {
-      const silence = new StoreUnavailableError(`${action}: no answer within ${timeoutMs} ms`);
-      this.#call.destroy(silence);
-      this.#call.cancel();
-    }, timeoutMs);
+    const timer = timeoutMs === Infinity ? undefined : setTimeout(() => this.#giveUp(), timeoutMs);
     const abort = (): void => this.#call.cancel();
     signal?.addEventListener('abort', abort, { once: true });
     try {
@@ -66,6 +62,13 @@ export class PacedStream<T> implements AsyncIterableIterator<T> {
   async return(): Promise<IteratorResult<T>> {
     this.cancel();
     return { done: true, value: undefined };
+  }
+
+  #giveUp(): void {
+    const { action, timeoutMs } = this.#limits;
+    const silence = new StoreUnavailableError(`${action}: no answer within ${timeoutMs} ms`);
+    this.#call.destroy(silence);
+    this.#call.cancel();
   }
 
   /** Ends the stream at the server as well. Harmless when it has ended already. */

@@ -6,6 +6,7 @@ import { create } from '@bufbuild/protobuf';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { ContainerdClient } from '../../../../src/agent/containerd/containerd-client.ts';
+import { ContainerdConnection } from '../../../../src/agent/containerd/containerd-connection.ts';
 import { StoreUnavailableError } from '../../../../src/agent/store.ts';
 import { digestOf } from '../../../../src/oci/digest.ts';
 import {
@@ -32,6 +33,7 @@ const digest = digestOf(Buffer.from('any'));
 
 let directory: string;
 let server: Server;
+let connection: ContainerdConnection;
 let client: ContainerdClient;
 let read: (call: ReadCall) => void;
 let cancelled: Promise<void>;
@@ -58,16 +60,17 @@ beforeEach(async () => {
       else failed(error);
     });
   });
-  client = new ContainerdClient({
+  connection = new ContainerdConnection({
     socketPath,
     namespace: 'test',
     callTimeoutMs: 2000,
     listTimeoutMs: 1500,
   });
+  client = new ContainerdClient(connection);
 });
 
 afterEach(async () => {
-  client.close();
+  connection.close();
   server.forceShutdown();
   await removeDirectory(directory);
 });
