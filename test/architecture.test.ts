@@ -35,7 +35,7 @@ const allowed: Readonly<
     folders: ['oci', 'policy', 'rpc', 'telemetry'],
     packages: ['cockatiel', 'fastify', 'ipaddr.js', 'lru-cache', 'prom-client', 'undici'],
   },
-  node: { folders: ['oci', 'telemetry'], packages: [] },
+  node: { folders: ['oci', 'rpc', 'telemetry'], packages: ['diff', 'semver', 'smol-toml'] },
   cli: {
     folders: [
       'agent',
