@@ -25,6 +25,7 @@ import type { AdminPage } from '../telemetry/admin-server.ts';
 import type { AgentPool } from '../rpc/agent-pool.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { Service } from './service-group.ts';
+import { proofRegistry } from './proof-registry.ts';
 import { upstreamFactory } from './upstream-factory.ts';
 
 /** How long the upstream's consent to hand out a manifest counts, milliseconds. */
@@ -49,7 +50,8 @@ const MAX_DECISIONS = 2000;
 
 /** A registry to run, and what others may do with it. */
 export interface RegistryParts {
-  readonly service: Service;
+  /** To be started in this order. */
+  readonly services: readonly Service[];
   /** For its admin port. */
   readonly pages: Readonly<Record<string, AdminPage>>;
   /**
@@ -64,11 +66,11 @@ export interface RegistryParts {
  * The registry as a service, and what it shows on its admin port.
  *
  * @param options.listen "host:port"
- * @param options.onListening told the address, when it is taken
+ * @param options.proveSocket where proofs may be asked for; empty: nowhere
  */
 export function registryService(
   config: Config['registry'],
-  options: { readonly listen: string },
+  options: { readonly listen: string; readonly proveSocket: string },
   surroundings: RegistrySurroundings,
 ): RegistryParts {
   const { agent, keeper, log } = surroundings;
@@ -138,6 +140,17 @@ export function registryService(
       await upstreams.close();
     },
   };
+  const proofs =
+    options.proveSocket === '' || agent === undefined
+      ? undefined
+      : proofRegistry(
+          { socket: options.proveSocket },
+          {
+            config: () => current,
+            ...{ agent, budget, upstreams, log },
+            ...{ pool: surroundings.pool, metrics: surroundings.metrics },
+          },
+        );
   const apply = (next: Config['registry']): void => {
     const before = current;
     const replaced = upstreams.apply({
@@ -146,12 +159,14 @@ export function registryService(
       isChanged: (name) => !isDeepStrictEqual(before.upstreams[name], next.upstreams[name]),
     });
     const { defaultUpstream, policies } = next;
-    server.reroute({ defaultUpstream, policies: new Policies(policies) });
+    const routing = { defaultUpstream, policies: new Policies(policies) };
+    server.reroute(routing);
+    proofs?.reroute(routing);
     current = next;
     if (replaced.length > 0) log.info({ registries: replaced }, 'upstreams replaced or given up');
   };
   return {
-    service,
+    services: proofs === undefined ? [service] : [service, proofs.service],
     apply,
     pages: {
       '/status': () => registryStatus({ upstreams, savings, budget }),

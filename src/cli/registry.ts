@@ -15,7 +15,7 @@ const MAX_CONNECTIONS = 512;
 
 /** `salvor registry`: the OCI API that containerd on this node is pointed at. */
 export const runRegistry: RunCommand = async (config, context) => {
-  const { admin, agentSocket, limits, listen } = config.registry;
+  const { admin, agentSocket, limits, listen, proveSocket } = config.registry;
   const frame = processFrame(
     config,
     {
@@ -45,8 +45,12 @@ export const runRegistry: RunCommand = async (config, context) => {
     const start = await processStart(process.pid);
     services.push(agentConnection({ agent, pool, timeoutMs, processStart: start, log }));
   }
-  const registry = registryService(config.registry, { listen }, { agent, pool, metrics, log });
-  services.push(registry.service);
+  const registry = registryService(
+    config.registry,
+    { listen, proveSocket },
+    { agent, pool, metrics, log },
+  );
+  services.push(...registry.services);
   // Ready without its agent and without any upstream: it answers honestly either way.
   await frame.run(services, {
     checks: {},

@@ -55,14 +55,14 @@ export const runStart: RunCommand = async (config, context) => {
   };
   const registry = registryService(
     config.registry,
-    { listen },
+    { listen, proveSocket: '' },
     { agent, pool: undefined, keeper: keeperOf(store), metrics, log },
   );
   await frame.run(
     [
       connection,
       agentService(config, { listen: undefined, socket }, { ...parts, metrics, log }).service,
-      registry.service,
+      ...registry.services,
     ],
     {
       checks: { store: async () => store.ready() },

@@ -208,6 +208,13 @@ const registrySection = section('The OCI registry that the container runtime ask
     format: 'absolutePath',
     description: "Unix socket of this node's agent. Empty: no agent, a plain mirror.",
   }),
+  proveSocket: text({
+    default: '/run/salvor/registry.sock',
+    format: 'absolutePath',
+    description:
+      'Unix socket on which `salvor report --prove` pulls as a new node would in an outage of ' +
+      'every upstream. For the user of the registry alone. Empty, or without an agent: none.',
+  }),
   defaultUpstream: text({
     default: '',
     format: 'registryHost',

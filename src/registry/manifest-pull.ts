@@ -14,7 +14,7 @@ import type { OfflineTag, OfflineTags } from './offline-tags.ts';
 import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
 import { planFor } from './plan.ts';
 import { allowsPeers, allowsStale } from '../policy/policy.ts';
-import { upstreamHeaders, type PullRequest } from './pull-request.ts';
+import { upstreamHeaders, type PullRequest, type PullUpstream } from './pull-request.ts';
 import { RecentTags, type RecentTag } from './recent-tags.ts';
 import { SingleFlight } from './single-flight.ts';
 import type { HolderLookup } from './sources/shared-searches.ts';
@@ -34,7 +34,6 @@ import {
   type UpstreamManifestAnswer,
 } from './upstream/manifest-request.ts';
 import { UpstreamFailure } from './upstream/upstream-failure.ts';
-import type { Upstream } from './upstream/upstream.ts';
 
 /** How long the upstream is not asked yet while others come who want the same, milliseconds. */
 const MAX_BOARDING_MS = 50;
@@ -56,7 +55,7 @@ export class ManifestPull {
   readonly #recorder: TagRecorder;
   readonly #budget: Pick<ByteBudget, 'open'>;
   /** By upstream: one that was configured anew must not be waited for behind its predecessor. */
-  readonly #flights = new WeakMap<Upstream, SingleFlight<UpstreamManifestAnswer>>();
+  readonly #flights = new WeakMap<PullUpstream, SingleFlight<UpstreamManifestAnswer>>();
   readonly #recentTags = new RecentTags();
   readonly #salt = randomBytes(16);
 
@@ -203,7 +202,7 @@ export class ManifestPull {
     name: string,
     search: () => HolderLookup,
   ): Promise<OfflineOutcome> {
-    const { lease, policy, signal, trace, upstream } = request;
+    const { lease, platform, policy, signal, trace, upstream } = request;
     const { outage } = upstream;
     // A bound on the age of what may be used is kept to the millisecond.
     const isRecentEnough = outage !== undefined && policy.staleMaxAgeMs === 0;
@@ -216,6 +215,7 @@ export class ManifestPull {
         lease,
         hasAnswered: upstream.hasAnswered,
         maxAgeMs: policy.staleMaxAgeMs,
+        ...(platform === undefined ? {} : { platform }),
       });
       if ('reason' in found) return found;
       if (outage !== undefined) this.#recentTags.put(name, outage, found);

@@ -1,3 +1,4 @@
+import type { Platform } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { manifestFor, parseManifest, type Manifest } from '../oci/manifest.ts';
 import { newestTag } from '../policy/newest-tag.ts';
@@ -52,6 +53,8 @@ export class OfflineTags {
       readonly hasAnswered: boolean;
       /** How old the upstream's confirmation may be, milliseconds; 0: any age. */
       readonly maxAgeMs: number;
+      /** Whom it must be complete for; this node unless told. */
+      readonly platform?: Platform;
     },
   ): Promise<OfflineTag | NoOfflineTag> {
     const holders = await search.all();
@@ -79,12 +82,13 @@ export class OfflineTags {
       readonly signal: AbortSignal;
       readonly trace: Trace;
       readonly lease: Pick<ByteLease, 'hold'>;
+      readonly platform?: Platform;
     },
   ): Promise<string | undefined> {
     const parsed = parseManifest(root.bytes, root.mediaType);
     if (!parsed.ok) return `a manifest that can be read: ${parsed.reason}`;
     if (parsed.value.kind === 'image') return this.#configGap(parsed.value, options.signal);
-    const child = manifestFor(parsed.value, this.#platform);
+    const child = manifestFor(parsed.value, options.platform ?? this.#platform);
     // An index of something else than images for nodes: there is nothing more to require.
     if (child === undefined) return undefined;
     const found = await this.#manifests.fetch(child.digest, {

@@ -1,15 +1,31 @@
+import type { Platform } from '../oci/descriptor.ts';
 import type { ByteLease } from './byte-budget.ts';
 import type { PullPolicy } from '../policy/policy.ts';
 import type { Trace } from './trace.ts';
 import type { Upstream } from './upstream/upstream.ts';
 
+/** What a pull needs of the registry that the image comes from. */
+export type PullUpstream = Pick<
+  Upstream,
+  | 'name'
+  | 'peers'
+  | 'outage'
+  | 'hasAnswered'
+  | 'isBlobOriginDown'
+  | 'ask'
+  | 'recordBodyFailure'
+  | 'recordSaved'
+>;
+
 /** What every pull needs to know of the request that it answers. */
 export interface PullRequest {
   readonly method: 'GET' | 'HEAD';
-  readonly upstream: Upstream;
+  readonly upstream: PullUpstream;
   readonly repository: string;
   /** What is decided ahead for this repository. */
   readonly policy: PullPolicy;
+  /** Whom a tag must be complete for to be answered in an outage; this node unless told. */
+  readonly platform?: Platform;
   readonly accept: string | undefined;
   readonly range: string | undefined;
   /** The client's credentials, for the upstream alone. */

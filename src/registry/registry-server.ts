@@ -1,6 +1,8 @@
+import { chmod, mkdir, rm } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import type { AddressInfo } from 'node:net';
+import { dirname } from 'node:path';
 import { bulkhead, BulkheadRejectedError } from 'cockatiel';
 import fastify, {
   type FastifyServerOptions,
@@ -8,6 +10,7 @@ import fastify, {
   type FastifyReply,
   type FastifyRequest,
 } from 'fastify';
+import type { Platform } from '../oci/descriptor.ts';
 import { parseV2Url, type V2Request } from '../oci/path.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { errorAnswer, type Answer } from './answer.ts';
@@ -17,13 +20,12 @@ import type { Limits } from './budgets.ts';
 import type { ByteBudget, ByteLease } from './byte-budget.ts';
 import type { ManifestPull } from './manifest-pull.ts';
 import type { Policies } from '../policy/policy.ts';
-import type { PullRequest } from './pull-request.ts';
+import type { PullRequest, PullUpstream } from './pull-request.ts';
 import type { RegistryMetrics } from './registry-metrics.ts';
 import type { RequestReports } from './request-reports.ts';
 import { Trace } from './trace.ts';
 import { busyAnswer } from './unavailable.ts';
 import { UnreadableRequests } from './unreadable-requests.ts';
-import type { Upstreams } from './upstream/upstreams.ts';
 
 export interface RegistryServerOptions {
   readonly limits: Limits;
@@ -31,7 +33,24 @@ export interface RegistryServerOptions {
   readonly defaultUpstream: string;
   /** Requests that are not all there after this long are let go, milliseconds. */
   readonly requestTimeoutMs?: number;
+  /**
+   * Whether a request may say, in the header {@link PLATFORM_HEADER}, for which platform a tag must
+   * be complete to be answered in an outage. Not unless told: it is for proofs alone.
+   */
+  readonly takesPlatform?: boolean;
 }
+
+/** "linux/arm64", "linux/arm/v7": whom a proof is for. */
+export const PLATFORM_HEADER = 'salvor-platform';
+
+/** The registries that images come from, as far as requests need them. */
+export interface ServedUpstreams {
+  /** @returns undefined when policy does not allow it */
+  get(name: string): PullUpstream | undefined;
+  /** @returns to be called once, when the request that uses it is over */
+  hold(upstream: PullUpstream): () => void;
+}
+
 /** Unless told otherwise. */
 const REQUEST_TIMEOUT_MS = 15_000;
 /** Idle connections are kept longer than containerd keeps them (30 s), milliseconds. */
@@ -77,10 +96,10 @@ interface Exchange {
 /** The OCI Distribution API, for reading. */
 export class RegistryServer {
   readonly #options: RegistryServerOptions;
-  readonly #upstreams: Pick<Upstreams, 'get' | 'hold'>;
+  readonly #upstreams: ServedUpstreams;
   readonly #manifests: Pick<ManifestPull, 'answer'>;
   readonly #blobs: Pick<BlobPull, 'answer'>;
-  readonly #metrics: RegistryMetrics;
+  readonly #metrics: Pick<RegistryMetrics, 'requests' | 'requestSeconds' | 'streams'>;
   readonly #budget: Pick<ByteBudget, 'open'>;
   readonly #reports: Pick<RequestReports, 'add'>;
   readonly #log: Logger;
@@ -92,11 +111,11 @@ export class RegistryServer {
   constructor(
     options: RegistryServerOptions,
     dependencies: {
-      upstreams: Pick<Upstreams, 'get' | 'hold'>;
+      upstreams: ServedUpstreams;
       manifests: Pick<ManifestPull, 'answer'>;
       blobs: Pick<BlobPull, 'answer'>;
       policies: Policies;
-      metrics: RegistryMetrics;
+      metrics: Pick<RegistryMetrics, 'requests' | 'requestSeconds' | 'streams'>;
       budget: Pick<ByteBudget, 'open'>;
       reports: Pick<RequestReports, 'add'>;
       log: Logger;
@@ -136,6 +155,19 @@ export class RegistryServer {
     await this.#app.listen({ host, port: Number(address.slice(colon + 1)) });
     const bound = this.#app.server.address() as AddressInfo;
     return `${isIP(bound.address) === 6 ? `[${bound.address}]` : bound.address}:${bound.port}`;
+  }
+
+  /**
+   * Starts to listen on a unix socket that this user alone may use. A socket file that a dead
+   * process left behind is replaced.
+   *
+   * @throws when the socket cannot be made
+   */
+  async listenUnix(path: string): Promise<void> {
+    await mkdir(dirname(path), { recursive: true, mode: 0o750 });
+    await rm(path, { force: true });
+    await this.#app.listen({ path });
+    await chmod(path, 0o600);
   }
 
   /** Counts for requests that come from now on. */
@@ -291,11 +323,13 @@ export class RegistryServer {
       return errorAnswer(404, { code: 'NAME_UNKNOWN', message }, { decision: 'bypass' });
     }
     const { headers } = request;
+    const platform = this.#options.takesPlatform === true ? platformIn(headers) : undefined;
     const pull: PullRequest = {
       policy,
       method: request.method as 'GET' | 'HEAD',
       upstream,
       repository: target.repository,
+      ...(platform === undefined ? {} : { platform }),
       accept: headers.accept,
       range: headers.range,
       authorization: headers.authorization,
@@ -341,6 +375,13 @@ export class RegistryServer {
       ? writeWholeBody(raw, body, options)
       : writeBody(raw, body, options);
   }
+}
+
+function platformIn(headers: FastifyRequest['headers']): Platform | undefined {
+  const value = headers[PLATFORM_HEADER];
+  const [os = '', architecture = '', variant] = typeof value === 'string' ? value.split('/') : [];
+  if (os === '' || architecture === '') return undefined;
+  return { os, architecture, ...(variant === undefined ? {} : { variant }) };
 }
 
 /** Lets the sources of an answer go that is not sent, or no further. */

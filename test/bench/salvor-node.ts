@@ -71,6 +71,7 @@ export async function startSalvorNode(
       listen: `127.0.0.1:${registryPort}`,
       admin: '',
       agentSocket: socket,
+      proveSocket: '',
       upstreams: options.upstreams,
     },
     agent: {

@@ -192,6 +192,7 @@ async function startNode(
       listen: `127.0.0.1:${ports.registry}`,
       admin: `127.0.0.1:${ports.registryAdmin}`,
       agentSocket: socket,
+      proveSocket: join(scope.socketDirectory, `${name}-prove.sock`),
       upstreams: options.upstreams,
       ...options.registry,
     },

@@ -94,6 +94,7 @@ export class DirectoryNode {
         listen: `127.0.0.1:${registryPort}`,
         admin: `127.0.0.1:${adminPort}`,
         agentSocket: socketPath,
+        proveSocket: join(scope.socketDirectory, `${name}-prove.sock`),
         upstreams: options.upstreams,
         ...options.registry,
       },

@@ -188,6 +188,7 @@ async function writeConfig(
       listen: `127.0.0.1:${ports.registry}`,
       admin: `127.0.0.1:${ports.admin}`,
       agentSocket: socket,
+      proveSocket: '',
       upstreams: { [upstream.registry]: { url: upstream.url } },
     },
     agent: {

@@ -25,6 +25,7 @@ const BUSY_COST = 50;
 /** The agents of all nodes, this node's own included, as sources of bytes. */
 export class Peers {
   readonly #budgets: Pick<Budgets, 'locateMs' | 'peerHeadersMs'>;
+  readonly #abortsIngests: boolean;
   readonly #agent: AgentClient | undefined;
   readonly #pool: Pick<AgentPool, 'client'> | undefined;
   readonly #quarantine: Quarantine;
@@ -33,7 +34,11 @@ export class Peers {
   readonly #searches: SharedSearches;
 
   constructor(
-    options: { readonly budgets: Pick<Budgets, 'locateMs' | 'peerHeadersMs'> },
+    options: {
+      readonly budgets: Pick<Budgets, 'locateMs' | 'peerHeadersMs'>;
+      /** Whether the clients are this node's store, which keeps what it has of a body; so unless told. */
+      readonly abortsIngests?: boolean;
+    },
     dependencies: {
       /** This node's own; without it there is nobody to ask. */
       agent: AgentClient | undefined;
@@ -44,6 +49,7 @@ export class Peers {
     },
   ) {
     this.#budgets = options.budgets;
+    this.#abortsIngests = options.abortsIngests ?? true;
     this.#agent = dependencies.agent;
     this.#pool = dependencies.pool;
     this.#quarantine = dependencies.quarantine;
@@ -109,6 +115,7 @@ export class Peers {
 
   /** What this node's client has received so far is wrong: have its store throw it away. */
   async abortIngest(digest: Digest): Promise<number> {
+    if (!this.#abortsIngests) return 0;
     return (await this.#agent?.abortIngest(digest, { timeoutMs: 2000 })) ?? 0;
   }
 

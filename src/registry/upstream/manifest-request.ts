@@ -55,7 +55,7 @@ export interface ManifestAskOptions {
  *   BusyError when there is no memory for it
  */
 export async function askForManifest(
-  upstream: Upstream,
+  upstream: Pick<Upstream, 'name' | 'ask'>,
   question: ManifestQuestion,
   options: ManifestAskOptions,
 ): Promise<UpstreamManifestAnswer> {

@@ -62,11 +62,16 @@ export class Upstreams {
       this.#byName.set(name, known);
       return known;
     }
-    if (!allows(this.#policy, name)) return undefined;
+    if (!this.allows(name)) return undefined;
     const upstream = this.#create(name);
     this.#byName.set(name, upstream);
     this.#dropOldest();
     return upstream;
+  }
+
+  /** Whether policy lets clients ask the registry of this name; it need not have been asked for yet. */
+  allows(name: string): boolean {
+    return allows(this.#policy, name);
   }
 
   /**
