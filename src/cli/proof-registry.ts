@@ -113,7 +113,10 @@ function listeningAt(socket: string, server: RegistryServer, log: Logger): Servi
         log.info({ socket }, 'registry listens for proofs');
       } catch (error) {
         // Pulls must not depend on it.
-        log.warn({ socket, err: error }, 'cannot listen for proofs: salvor report --prove will fail');
+        log.warn(
+          { socket, err: error },
+          'cannot listen for proofs: salvor report --prove will fail',
+        );
       }
     },
     stop: async ({ signal }) => server.close({ signal }),

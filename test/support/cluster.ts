@@ -47,8 +47,11 @@ export class ClusterNode {
   readonly registryPort: number;
   readonly registryAdminPort: number;
   readonly agentAdminPort: number;
+  /** Of the registry's unix socket for proofs. */
+  readonly proveSocket: string;
+  /** Of both processes, JSON. */
+  readonly configPath: string;
   readonly #scope: TestScope;
-  readonly #configPath: string;
   readonly #program: ProgramPath;
   #agent: Program | undefined;
   #registry: Program | undefined;
@@ -60,6 +63,7 @@ export class ClusterNode {
       name: string;
       containerd: ContainerdNode;
       configPath: string;
+      proveSocket: string;
       program: ProgramPath;
       ports: { registry: number; registryAdmin: number; agentAdmin: number };
     },
@@ -67,7 +71,8 @@ export class ClusterNode {
     this.#scope = scope;
     this.name = parts.name;
     this.containerd = parts.containerd;
-    this.#configPath = parts.configPath;
+    this.configPath = parts.configPath;
+    this.proveSocket = parts.proveSocket;
     this.#program = parts.program;
     this.registryPort = parts.ports.registry;
     this.registryAdminPort = parts.ports.registryAdmin;
@@ -119,7 +124,7 @@ export class ClusterNode {
         this.#program.main,
         role,
         '--config',
-        this.#configPath,
+        this.configPath,
       ],
     });
     await program.waitForLine(/"msg":"ready"/, { timeoutMs: 20_000 });
@@ -186,13 +191,14 @@ async function startNode(
   const directory = join(scope.directory, `${name}-salvor`);
   const tls = await writeIdentity(directory, wanted.authority);
   const socket = join(scope.socketDirectory, `${name}-agent.sock`);
+  const proveSocket = join(scope.socketDirectory, `${name}-prove.sock`);
   const config = {
     node: { name, stateDirectory: join(directory, 'state') },
     registry: {
       listen: `127.0.0.1:${ports.registry}`,
       admin: `127.0.0.1:${ports.registryAdmin}`,
       agentSocket: socket,
-      proveSocket: join(scope.socketDirectory, `${name}-prove.sock`),
+      proveSocket,
       upstreams: options.upstreams,
       ...options.registry,
     },
@@ -213,6 +219,7 @@ async function startNode(
     name,
     containerd,
     configPath,
+    proveSocket,
     program: options.program ?? sourceProgram,
     ports,
   });

@@ -150,6 +150,11 @@ export class DirectoryNode {
     return pathsIn(dirname(this.#configPath));
   }
 
+  /** Of the registry's unix socket for proofs. */
+  get proveSocket(): string {
+    return this.#socketPath.replace(/\.sock$/, '-prove.sock');
+  }
+
   get url(): string {
     return `http://127.0.0.1:${this.registryPort}`;
   }
