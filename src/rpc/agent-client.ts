@@ -20,6 +20,7 @@ import {
 } from './agent-protocol.ts';
 import {
   AbortIngestRequestSchema,
+  InventoryRequestSchema,
   LocateRequestSchema,
   ObserveRequestSchema,
   ReadRequestSchema,
@@ -28,10 +29,13 @@ import {
   StatRequestSchema,
   WatchRequestSchema,
   type Holder,
+  type InventoryResponse,
   type LocateResponse,
   type WatchRequest,
 } from './gen/salvor/agent/v1/agent_pb.ts';
 import { roleName } from './identity.ts';
+import { readInventory } from './inventory-messages.ts';
+import type { NodeInventory } from './inventory.ts';
 import type { ReadFrame } from './read-frame.ts';
 
 /** What every call needs to end in time. */
@@ -191,6 +195,25 @@ export class AgentClient {
       limits,
       `Cannot report ${digest} to ${this.#name}`,
     );
+  }
+
+  /**
+   * Everything that the node has.
+   *
+   * @throws AgentError, of the kind "too_old" when the node's agent knows no inventories, and an
+   *   error when what it says makes no sense
+   */
+  async inventory(limits: CallLimits): Promise<NodeInventory> {
+    const call = this.#client.makeServerStreamRequest(
+      peerMethods.inventory.path,
+      peerMethods.inventory.requestSerialize,
+      peerMethods.inventory.responseDeserialize,
+      create(InventoryRequestSchema),
+      bulkMetadata(),
+      callOptions(limits),
+    );
+    const action = `Cannot take the inventory of ${this.#name}`;
+    return readInventory(new CancellableStream<InventoryResponse>(call, action, limits.signal));
   }
 
   /**

@@ -2,7 +2,15 @@ import { status, type ServiceError } from '@grpc/grpc-js';
 
 /** Why a call to an agent gave no answer, in the few kinds that callers treat differently. */
 export type AgentErrorKind =
-  'cancelled' | 'deadline' | 'unavailable' | 'not_held' | 'busy' | 'refused' | 'invalid' | 'other';
+  | 'cancelled'
+  | 'deadline'
+  | 'unavailable'
+  | 'not_held'
+  | 'busy'
+  | 'refused'
+  | 'invalid'
+  | 'too_old'
+  | 'other';
 
 /** A failed call to an agent. */
 export class AgentError extends Error {
@@ -38,4 +46,6 @@ const KIND_OF_STATUS: Readonly<Partial<Record<number, AgentErrorKind>>> = {
   [status.UNAUTHENTICATED]: 'refused',
   [status.INVALID_ARGUMENT]: 'invalid',
   [status.OUT_OF_RANGE]: 'invalid',
+  // What an agent does not know was added to the protocol after it was made.
+  [status.UNIMPLEMENTED]: 'too_old',
 };

@@ -22,6 +22,7 @@ export const peerMethods = {
   resolve: methodDefinition(Peer.method.resolve),
   list: methodDefinition(Peer.method.list),
   reportCorrupt: methodDefinition(Peer.method.reportCorrupt),
+  inventory: methodDefinition(Peer.method.inventory),
 };
 
 /** Local's methods for a grpc-js client. */

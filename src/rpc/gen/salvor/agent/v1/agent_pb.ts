@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file salvor/agent/v1/agent.proto.
  */
 export const file_salvor_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChtzYWx2b3IvYWdlbnQvdjEvYWdlbnQucHJvdG8SD3NhbHZvci5hZ2VudC52MSIdCgtTdGF0UmVxdWVzdBIOCgZkaWdlc3QYASABKAkiUAoMU3RhdFJlc3BvbnNlEgwKBGhlbGQYASABKAgSEgoKc2l6ZV9ieXRlcxgCIAEoAxIQCgh2ZXJpZmllZBgDIAEoCBIMCgRidXN5GAQgASgIIkkKC1JlYWRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSFAoMbGVuZ3RoX2J5dGVzGAMgASgDIkIKDFJlYWRSZXNwb25zZRISCgpzaXplX2J5dGVzGAEgASgDEgwKBGRhdGEYAiABKAwSEAoIdmVyaWZpZWQYAyABKAgiHgoOUmVzb2x2ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSKfAQoDVGFnEg4KBmRpZ2VzdBgBIAEoCRISCgptZWRpYV90eXBlGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSLwoLb2JzZXJ2ZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3JlY29yZGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJMCg9SZXNvbHZlUmVzcG9uc2USIgoEdGFncxgBIAMoCzIULnNhbHZvci5hZ2VudC52MS5UYWcSFQoNcmVnaXN0cnlfc2VlbhgCIAEoCCINCgtMaXN0UmVxdWVzdCJiCgxMaXN0UmVzcG9uc2USKAoFYmxvYnMYASADKAsyGS5zYWx2b3IuYWdlbnQudjEuSGVsZEJsb2ISKAoFbmFtZXMYAiADKAsyGS5zYWx2b3IuYWdlbnQudjEuSGVsZE5hbWUiLgoISGVsZEJsb2ISDgoGZGlnZXN0GAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMiOwoISGVsZE5hbWUSDAoEbmFtZRgBIAEoCRIhCgN0YWcYAiABKAsyFC5zYWx2b3IuYWdlbnQudjEuVGFnIiYKFFJlcG9ydENvcnJ1cHRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCSIXChVSZXBvcnRDb3JydXB0UmVzcG9uc2UiOAoNTG9jYXRlUmVxdWVzdBIQCgZkaWdlc3QYASABKAlIABIOCgRuYW1lGAIgASgJSABCBQoDa2V5IncKDkxvY2F0ZVJlc3BvbnNlEikKBmhvbGRlchgBIAEoCzIXLnNhbHZvci5hZ2VudC52MS5Ib2xkZXJIABIxCgdzdW1tYXJ5GAIgASgLMh4uc2Fsdm9yLmFnZW50LnYxLkxvY2F0ZVN1bW1hcnlIAEIHCgVldmVudCKWAQoGSG9sZGVyEgwKBG5vZGUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRISCgpzaXplX2J5dGVzGAMgASgDEhAKCHZlcmlmaWVkGAQgASgIEgwKBGJ1c3kYBSABKAgSIgoEdGFncxgGIAMoCzIULnNhbHZvci5hZ2VudC52MS5UYWcSFQoNcmVnaXN0cnlfc2VlbhgHIAEoCCIuCg1Mb2NhdGVTdW1tYXJ5Eg0KBWFza2VkGAEgASgFEg4KBmZhaWxlZBgCIAEoBSJBCg5PYnNlcnZlUmVxdWVzdBIMCgRuYW1lGAEgASgJEiEKA3RhZxgCIAEoCzIULnNhbHZvci5hZ2VudC52MS5UYWciEQoPT2JzZXJ2ZVJlc3BvbnNlIiQKEkFib3J0SW5nZXN0UmVxdWVzdBIOCgZkaWdlc3QYASABKAkiJgoTQWJvcnRJbmdlc3RSZXNwb25zZRIPCgdhYm9ydGVkGAEgASgFIkYKDFdhdGNoUmVxdWVzdBILCgNwaWQYASABKAMSEgoKdGltZW91dF9tcxgCIAEoAxIVCg1wcm9jZXNzX3N0YXJ0GAMgASgJIg8KDVdhdGNoUmVzcG9uc2UyhwMKBFBlZXISQwoEU3RhdBIcLnNhbHZvci5hZ2VudC52MS5TdGF0UmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5TdGF0UmVzcG9uc2USRQoEUmVhZBIcLnNhbHZvci5hZ2VudC52MS5SZWFkUmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5SZWFkUmVzcG9uc2UwARJMCgdSZXNvbHZlEh8uc2Fsdm9yLmFnZW50LnYxLlJlc29sdmVSZXF1ZXN0GiAuc2Fsdm9yLmFnZW50LnYxLlJlc29sdmVSZXNwb25zZRJFCgRMaXN0Ehwuc2Fsdm9yLmFnZW50LnYxLkxpc3RSZXF1ZXN0Gh0uc2Fsdm9yLmFnZW50LnYxLkxpc3RSZXNwb25zZTABEl4KDVJlcG9ydENvcnJ1cHQSJS5zYWx2b3IuYWdlbnQudjEuUmVwb3J0Q29ycnVwdFJlcXVlc3QaJi5zYWx2b3IuYWdlbnQudjEuUmVwb3J0Q29ycnVwdFJlc3BvbnNlMsYCCgVMb2NhbBJLCgZMb2NhdGUSHi5zYWx2b3IuYWdlbnQudjEuTG9jYXRlUmVxdWVzdBofLnNhbHZvci5hZ2VudC52MS5Mb2NhdGVSZXNwb25zZTABEkwKB09ic2VydmUSHy5zYWx2b3IuYWdlbnQudjEuT2JzZXJ2ZVJlcXVlc3QaIC5zYWx2b3IuYWdlbnQudjEuT2JzZXJ2ZVJlc3BvbnNlElgKC0Fib3J0SW5nZXN0EiMuc2Fsdm9yLmFnZW50LnYxLkFib3J0SW5nZXN0UmVxdWVzdBokLnNhbHZvci5hZ2VudC52MS5BYm9ydEluZ2VzdFJlc3BvbnNlEkgKBVdhdGNoEh0uc2Fsdm9yLmFnZW50LnYxLldhdGNoUmVxdWVzdBoeLnNhbHZvci5hZ2VudC52MS5XYXRjaFJlc3BvbnNlKAFiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("ChtzYWx2b3IvYWdlbnQvdjEvYWdlbnQucHJvdG8SD3NhbHZvci5hZ2VudC52MSIdCgtTdGF0UmVxdWVzdBIOCgZkaWdlc3QYASABKAkiUAoMU3RhdFJlc3BvbnNlEgwKBGhlbGQYASABKAgSEgoKc2l6ZV9ieXRlcxgCIAEoAxIQCgh2ZXJpZmllZBgDIAEoCBIMCgRidXN5GAQgASgIIkkKC1JlYWRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSFAoMbGVuZ3RoX2J5dGVzGAMgASgDIkIKDFJlYWRSZXNwb25zZRISCgpzaXplX2J5dGVzGAEgASgDEgwKBGRhdGEYAiABKAwSEAoIdmVyaWZpZWQYAyABKAgiHgoOUmVzb2x2ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSKfAQoDVGFnEg4KBmRpZ2VzdBgBIAEoCRISCgptZWRpYV90eXBlGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSLwoLb2JzZXJ2ZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3JlY29yZGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJMCg9SZXNvbHZlUmVzcG9uc2USIgoEdGFncxgBIAMoCzIULnNhbHZvci5hZ2VudC52MS5UYWcSFQoNcmVnaXN0cnlfc2VlbhgCIAEoCCINCgtMaXN0UmVxdWVzdCJiCgxMaXN0UmVzcG9uc2USKAoFYmxvYnMYASADKAsyGS5zYWx2b3IuYWdlbnQudjEuSGVsZEJsb2ISKAoFbmFtZXMYAiADKAsyGS5zYWx2b3IuYWdlbnQudjEuSGVsZE5hbWUiLgoISGVsZEJsb2ISDgoGZGlnZXN0GAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMiOwoISGVsZE5hbWUSDAoEbmFtZRgBIAEoCRIhCgN0YWcYAiABKAsyFC5zYWx2b3IuYWdlbnQudjEuVGFnIiYKFFJlcG9ydENvcnJ1cHRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCSIXChVSZXBvcnRDb3JydXB0UmVzcG9uc2UiEgoQSW52ZW50b3J5UmVxdWVzdCKRAgoRSW52ZW50b3J5UmVzcG9uc2USLgoFZmFjdHMYASABKAsyHy5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5RmFjdHMSLQoFYmxvYnMYAiADKAsyHi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5QmxvYhIvCgZpbWFnZXMYAyADKAsyHy5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5SW1hZ2USLQoFdHJlZXMYBCADKAsyHi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5VHJlZRIrCghvYnNlcnZlZBgFIAMoCzIZLnNhbHZvci5hZ2VudC52MS5IZWxkTmFtZRIQCghjb21wbGV0ZRgGIAEoCCLxAQoOSW52ZW50b3J5RmFjdHMSDAoEbm9kZRgBIAEoCRINCgVzdG9yZRgCIAEoCRIXCg9ydW50aW1lX3ZlcnNpb24YAyABKAkSEwoLc25hcHNob3R0ZXIYBCABKAkSFwoPZGlzY2FyZHNfbGF5ZXJzGAUgASgIEjMKCHdhcm5pbmdzGAYgAygLMiEuc2Fsdm9yLmFnZW50LnYxLkludmVudG9yeVdhcm5pbmcSLQoJd2Fsa2VkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9yZWdpc3RyaWVzX3NlZW4YCCADKAkiMQoQSW52ZW50b3J5V2FybmluZxIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkidQoNSW52ZW50b3J5QmxvYhIOCgZkaWdlc3QYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIMCgRoZWxkGAMgASgIEhAKCHZlcmlmaWVkGAQgASgIEg8KB2NvcnJ1cHQYBSABKAgSDwoHcGFzc2luZxgGIAEoCCJlCg5JbnZlbnRvcnlJbWFnZRIMCgRuYW1lGAEgASgJEiQKBnRhcmdldBgCIAEoCzIULnNhbHZvci5hZ2VudC52MS5UYWcSDgoGaW5fdXNlGAMgASgIEg8KB3Byb2JsZW0YBCABKAkijQEKDUludmVudG9yeVRyZWUSDAoEcm9vdBgBIAEoDRISCgptZWRpYV90eXBlGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSDwoHcHJvYmxlbRgEIAEoCRI1CglwbGF0Zm9ybXMYBSADKAsyIi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5UGxhdGZvcm0i/gEKEUludmVudG9yeVBsYXRmb3JtEgoKAm9zGAEgASgJEhQKDGFyY2hpdGVjdHVyZRgCIAEoCRIPCgd2YXJpYW50GAMgASgJEhIKCm9zX3ZlcnNpb24YBCABKAkSEAoIZGVjbGFyZWQYBSABKAgSDQoFcGFydHMYBiADKA0SEgoKcGFydF9zaXplcxgHIAMoAxIPCgdpbmRleGVzGAggASgNEgwKBHJlYWQYCSABKAgSEgoKaGFzX2NvbmZpZxgKIAEoCBIPCgdmb3JlaWduGAsgAygNEg8KB3Byb2JsZW0YDCABKAkSGAoQbGF6eV9zbmFwc2hvdHRlchgNIAEoCSI4Cg1Mb2NhdGVSZXF1ZXN0EhAKBmRpZ2VzdBgBIAEoCUgAEg4KBG5hbWUYAiABKAlIAEIFCgNrZXkidwoOTG9jYXRlUmVzcG9uc2USKQoGaG9sZGVyGAEgASgLMhcuc2Fsdm9yLmFnZW50LnYxLkhvbGRlckgAEjEKB3N1bW1hcnkYAiABKAsyHi5zYWx2b3IuYWdlbnQudjEuTG9jYXRlU3VtbWFyeUgAQgcKBWV2ZW50IpYBCgZIb2xkZXISDAoEbm9kZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSEAoIdmVyaWZpZWQYBCABKAgSDAoEYnVzeRgFIAEoCBIiCgR0YWdzGAYgAygLMhQuc2Fsdm9yLmFnZW50LnYxLlRhZxIVCg1yZWdpc3RyeV9zZWVuGAcgASgIIi4KDUxvY2F0ZVN1bW1hcnkSDQoFYXNrZWQYASABKAUSDgoGZmFpbGVkGAIgASgFIkEKDk9ic2VydmVSZXF1ZXN0EgwKBG5hbWUYASABKAkSIQoDdGFnGAIgASgLMhQuc2Fsdm9yLmFnZW50LnYxLlRhZyIRCg9PYnNlcnZlUmVzcG9uc2UiJAoSQWJvcnRJbmdlc3RSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCSImChNBYm9ydEluZ2VzdFJlc3BvbnNlEg8KB2Fib3J0ZWQYASABKAUiRgoMV2F0Y2hSZXF1ZXN0EgsKA3BpZBgBIAEoAxISCgp0aW1lb3V0X21zGAIgASgDEhUKDXByb2Nlc3Nfc3RhcnQYAyABKAkiDwoNV2F0Y2hSZXNwb25zZTLdAwoEUGVlchJDCgRTdGF0Ehwuc2Fsdm9yLmFnZW50LnYxLlN0YXRSZXF1ZXN0Gh0uc2Fsdm9yLmFnZW50LnYxLlN0YXRSZXNwb25zZRJFCgRSZWFkEhwuc2Fsdm9yLmFnZW50LnYxLlJlYWRSZXF1ZXN0Gh0uc2Fsdm9yLmFnZW50LnYxLlJlYWRSZXNwb25zZTABEkwKB1Jlc29sdmUSHy5zYWx2b3IuYWdlbnQudjEuUmVzb2x2ZVJlcXVlc3QaIC5zYWx2b3IuYWdlbnQudjEuUmVzb2x2ZVJlc3BvbnNlEkUKBExpc3QSHC5zYWx2b3IuYWdlbnQudjEuTGlzdFJlcXVlc3QaHS5zYWx2b3IuYWdlbnQudjEuTGlzdFJlc3BvbnNlMAESXgoNUmVwb3J0Q29ycnVwdBIlLnNhbHZvci5hZ2VudC52MS5SZXBvcnRDb3JydXB0UmVxdWVzdBomLnNhbHZvci5hZ2VudC52MS5SZXBvcnRDb3JydXB0UmVzcG9uc2USVAoJSW52ZW50b3J5EiEuc2Fsdm9yLmFnZW50LnYxLkludmVudG9yeVJlcXVlc3QaIi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5UmVzcG9uc2UwATLGAgoFTG9jYWwSSwoGTG9jYXRlEh4uc2Fsdm9yLmFnZW50LnYxLkxvY2F0ZVJlcXVlc3QaHy5zYWx2b3IuYWdlbnQudjEuTG9jYXRlUmVzcG9uc2UwARJMCgdPYnNlcnZlEh8uc2Fsdm9yLmFnZW50LnYxLk9ic2VydmVSZXF1ZXN0GiAuc2Fsdm9yLmFnZW50LnYxLk9ic2VydmVSZXNwb25zZRJYCgtBYm9ydEluZ2VzdBIjLnNhbHZvci5hZ2VudC52MS5BYm9ydEluZ2VzdFJlcXVlc3QaJC5zYWx2b3IuYWdlbnQudjEuQWJvcnRJbmdlc3RSZXNwb25zZRJICgVXYXRjaBIdLnNhbHZvci5hZ2VudC52MS5XYXRjaFJlcXVlc3QaHi5zYWx2b3IuYWdlbnQudjEuV2F0Y2hSZXNwb25zZSgBYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message salvor.agent.v1.StatRequest
@@ -332,6 +332,372 @@ export const ReportCorruptResponseSchema: GenMessage<ReportCorruptResponse> = /*
   messageDesc(file_salvor_agent_v1_agent, 12);
 
 /**
+ * @generated from message salvor.agent.v1.InventoryRequest
+ */
+export type InventoryRequest = Message<"salvor.agent.v1.InventoryRequest"> & {
+};
+
+/**
+ * Describes the message salvor.agent.v1.InventoryRequest.
+ * Use `create(InventoryRequestSchema)` to create a new message.
+ */
+export const InventoryRequestSchema: GenMessage<InventoryRequest> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 13);
+
+/**
+ * @generated from message salvor.agent.v1.InventoryResponse
+ */
+export type InventoryResponse = Message<"salvor.agent.v1.InventoryResponse"> & {
+  /**
+   * @generated from field: salvor.agent.v1.InventoryFacts facts = 1;
+   */
+  facts?: InventoryFacts | undefined;
+
+  /**
+   * @generated from field: repeated salvor.agent.v1.InventoryBlob blobs = 2;
+   */
+  blobs: InventoryBlob[];
+
+  /**
+   * @generated from field: repeated salvor.agent.v1.InventoryImage images = 3;
+   */
+  images: InventoryImage[];
+
+  /**
+   * @generated from field: repeated salvor.agent.v1.InventoryTree trees = 4;
+   */
+  trees: InventoryTree[];
+
+  /**
+   * What the upstream confirmed about tags, whether the node has an image of that name or not.
+   *
+   * @generated from field: repeated salvor.agent.v1.HeldName observed = 5;
+   */
+  observed: HeldName[];
+
+  /**
+   * @generated from field: bool complete = 6;
+   */
+  complete: boolean;
+};
+
+/**
+ * Describes the message salvor.agent.v1.InventoryResponse.
+ * Use `create(InventoryResponseSchema)` to create a new message.
+ */
+export const InventoryResponseSchema: GenMessage<InventoryResponse> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 14);
+
+/**
+ * @generated from message salvor.agent.v1.InventoryFacts
+ */
+export type InventoryFacts = Message<"salvor.agent.v1.InventoryFacts"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * "containerd" or "directory".
+   *
+   * @generated from field: string store = 2;
+   */
+  store: string;
+
+  /**
+   * @generated from field: string runtime_version = 3;
+   */
+  runtimeVersion: string;
+
+  /**
+   * What images are unpacked with; empty where that could not be seen.
+   *
+   * @generated from field: string snapshotter = 4;
+   */
+  snapshotter: string;
+
+  /**
+   * Images were found whose layers nothing keeps after unpacking.
+   *
+   * @generated from field: bool discards_layers = 5;
+   */
+  discardsLayers: boolean;
+
+  /**
+   * @generated from field: repeated salvor.agent.v1.InventoryWarning warnings = 6;
+   */
+  warnings: InventoryWarning[];
+
+  /**
+   * When the store was walked, by the node's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp walked_at = 7;
+   */
+  walkedAt?: Timestamp | undefined;
+
+  /**
+   * Registries that have had an answer for this node's registry, as in ResolveResponse.
+   *
+   * @generated from field: repeated string registries_seen = 8;
+   */
+  registriesSeen: string[];
+};
+
+/**
+ * Describes the message salvor.agent.v1.InventoryFacts.
+ * Use `create(InventoryFactsSchema)` to create a new message.
+ */
+export const InventoryFactsSchema: GenMessage<InventoryFacts> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 15);
+
+/**
+ * Something about the node that keeps images from being served.
+ *
+ * @generated from message salvor.agent.v1.InventoryWarning
+ */
+export type InventoryWarning = Message<"salvor.agent.v1.InventoryWarning"> & {
+  /**
+   * Stable, such as "lazy_snapshotter".
+   *
+   * @generated from field: string code = 1;
+   */
+  code: string;
+
+  /**
+   * @generated from field: string message = 2;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message salvor.agent.v1.InventoryWarning.
+ * Use `create(InventoryWarningSchema)` to create a new message.
+ */
+export const InventoryWarningSchema: GenMessage<InventoryWarning> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 16);
+
+/**
+ * A digest that is held, or that an image needs. Other messages refer to it by its place in the
+ * stream, counted from zero over all messages.
+ *
+ * @generated from message salvor.agent.v1.InventoryBlob
+ */
+export type InventoryBlob = Message<"salvor.agent.v1.InventoryBlob"> & {
+  /**
+   * @generated from field: string digest = 1;
+   */
+  digest: string;
+
+  /**
+   * Of the file; of no meaning when it is not held.
+   *
+   * @generated from field: int64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * @generated from field: bool held = 3;
+   */
+  held: boolean;
+
+  /**
+   * As in StatResponse.
+   *
+   * @generated from field: bool verified = 4;
+   */
+  verified: boolean;
+
+  /**
+   * Its bytes are known to be wrong, so that it is not served.
+   *
+   * @generated from field: bool corrupt = 5;
+   */
+  corrupt: boolean;
+
+  /**
+   * Nothing keeps it: the next garbage collection takes it.
+   *
+   * @generated from field: bool passing = 6;
+   */
+  passing: boolean;
+};
+
+/**
+ * Describes the message salvor.agent.v1.InventoryBlob.
+ * Use `create(InventoryBlobSchema)` to create a new message.
+ */
+export const InventoryBlobSchema: GenMessage<InventoryBlob> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 17);
+
+/**
+ * @generated from message salvor.agent.v1.InventoryImage
+ */
+export type InventoryImage = Message<"salvor.agent.v1.InventoryImage"> & {
+  /**
+   * As the store has it: "registry/repository:tag", "registry/repository@digest", or anything.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: salvor.agent.v1.Tag target = 2;
+   */
+  target?: Tag | undefined;
+
+  /**
+   * A container was made from it.
+   *
+   * @generated from field: bool in_use = 3;
+   */
+  inUse: boolean;
+
+  /**
+   * Why nothing can be said about what it needs; empty when something can.
+   *
+   * @generated from field: string problem = 4;
+   */
+  problem: string;
+};
+
+/**
+ * Describes the message salvor.agent.v1.InventoryImage.
+ * Use `create(InventoryImageSchema)` to create a new message.
+ */
+export const InventoryImageSchema: GenMessage<InventoryImage> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 18);
+
+/**
+ * What the target of an image leads to.
+ *
+ * @generated from message salvor.agent.v1.InventoryTree
+ */
+export type InventoryTree = Message<"salvor.agent.v1.InventoryTree"> & {
+  /**
+   * @generated from field: uint32 root = 1;
+   */
+  root: number;
+
+  /**
+   * @generated from field: string media_type = 2;
+   */
+  mediaType: string;
+
+  /**
+   * @generated from field: int64 size_bytes = 3;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * @generated from field: string problem = 4;
+   */
+  problem: string;
+
+  /**
+   * @generated from field: repeated salvor.agent.v1.InventoryPlatform platforms = 5;
+   */
+  platforms: InventoryPlatform[];
+};
+
+/**
+ * Describes the message salvor.agent.v1.InventoryTree.
+ * Use `create(InventoryTreeSchema)` to create a new message.
+ */
+export const InventoryTreeSchema: GenMessage<InventoryTree> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 19);
+
+/**
+ * @generated from message salvor.agent.v1.InventoryPlatform
+ */
+export type InventoryPlatform = Message<"salvor.agent.v1.InventoryPlatform"> & {
+  /**
+   * @generated from field: string os = 1;
+   */
+  os: string;
+
+  /**
+   * @generated from field: string architecture = 2;
+   */
+  architecture: string;
+
+  /**
+   * @generated from field: string variant = 3;
+   */
+  variant: string;
+
+  /**
+   * @generated from field: string os_version = 4;
+   */
+  osVersion: string;
+
+  /**
+   * The index says so itself; else the config does, or nothing.
+   *
+   * @generated from field: bool declared = 5;
+   */
+  declared: boolean;
+
+  /**
+   * Index, perhaps another index, manifest, then config and layers where the manifest was read.
+   *
+   * @generated from field: repeated uint32 parts = 6;
+   */
+  parts: number[];
+
+  /**
+   * What each of them must have, in the same order.
+   *
+   * @generated from field: repeated int64 part_sizes = 7;
+   */
+  partSizes: bigint[];
+
+  /**
+   * How many of the parts are indexes.
+   *
+   * @generated from field: uint32 indexes = 8;
+   */
+  indexes: number;
+
+  /**
+   * The manifest was read, so that the parts are all there are.
+   *
+   * @generated from field: bool read = 9;
+   */
+  read: boolean;
+
+  /**
+   * @generated from field: bool has_config = 10;
+   */
+  hasConfig: boolean;
+
+  /**
+   * Places in `parts` of layers that come from elsewhere (their descriptors have urls).
+   *
+   * @generated from field: repeated uint32 foreign = 11;
+   */
+  foreign: number[];
+
+  /**
+   * @generated from field: string problem = 12;
+   */
+  problem: string;
+
+  /**
+   * A snapshotter that mounted the image without fetching its layers.
+   *
+   * @generated from field: string lazy_snapshotter = 13;
+   */
+  lazySnapshotter: string;
+};
+
+/**
+ * Describes the message salvor.agent.v1.InventoryPlatform.
+ * Use `create(InventoryPlatformSchema)` to create a new message.
+ */
+export const InventoryPlatformSchema: GenMessage<InventoryPlatform> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 20);
+
+/**
  * @generated from message salvor.agent.v1.LocateRequest
  */
 export type LocateRequest = Message<"salvor.agent.v1.LocateRequest"> & {
@@ -358,7 +724,7 @@ export type LocateRequest = Message<"salvor.agent.v1.LocateRequest"> & {
  * Use `create(LocateRequestSchema)` to create a new message.
  */
 export const LocateRequestSchema: GenMessage<LocateRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 13);
+  messageDesc(file_salvor_agent_v1_agent, 21);
 
 /**
  * @generated from message salvor.agent.v1.LocateResponse
@@ -387,7 +753,7 @@ export type LocateResponse = Message<"salvor.agent.v1.LocateResponse"> & {
  * Use `create(LocateResponseSchema)` to create a new message.
  */
 export const LocateResponseSchema: GenMessage<LocateResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 14);
+  messageDesc(file_salvor_agent_v1_agent, 22);
 
 /**
  * A node that answered, and what it said.
@@ -440,7 +806,7 @@ export type Holder = Message<"salvor.agent.v1.Holder"> & {
  * Use `create(HolderSchema)` to create a new message.
  */
 export const HolderSchema: GenMessage<Holder> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 15);
+  messageDesc(file_salvor_agent_v1_agent, 23);
 
 /**
  * @generated from message salvor.agent.v1.LocateSummary
@@ -464,7 +830,7 @@ export type LocateSummary = Message<"salvor.agent.v1.LocateSummary"> & {
  * Use `create(LocateSummarySchema)` to create a new message.
  */
 export const LocateSummarySchema: GenMessage<LocateSummary> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 16);
+  messageDesc(file_salvor_agent_v1_agent, 24);
 
 /**
  * @generated from message salvor.agent.v1.ObserveRequest
@@ -486,7 +852,7 @@ export type ObserveRequest = Message<"salvor.agent.v1.ObserveRequest"> & {
  * Use `create(ObserveRequestSchema)` to create a new message.
  */
 export const ObserveRequestSchema: GenMessage<ObserveRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 17);
+  messageDesc(file_salvor_agent_v1_agent, 25);
 
 /**
  * @generated from message salvor.agent.v1.ObserveResponse
@@ -499,7 +865,7 @@ export type ObserveResponse = Message<"salvor.agent.v1.ObserveResponse"> & {
  * Use `create(ObserveResponseSchema)` to create a new message.
  */
 export const ObserveResponseSchema: GenMessage<ObserveResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 18);
+  messageDesc(file_salvor_agent_v1_agent, 26);
 
 /**
  * @generated from message salvor.agent.v1.AbortIngestRequest
@@ -516,7 +882,7 @@ export type AbortIngestRequest = Message<"salvor.agent.v1.AbortIngestRequest"> &
  * Use `create(AbortIngestRequestSchema)` to create a new message.
  */
 export const AbortIngestRequestSchema: GenMessage<AbortIngestRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 19);
+  messageDesc(file_salvor_agent_v1_agent, 27);
 
 /**
  * @generated from message salvor.agent.v1.AbortIngestResponse
@@ -535,7 +901,7 @@ export type AbortIngestResponse = Message<"salvor.agent.v1.AbortIngestResponse">
  * Use `create(AbortIngestResponseSchema)` to create a new message.
  */
 export const AbortIngestResponseSchema: GenMessage<AbortIngestResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 20);
+  messageDesc(file_salvor_agent_v1_agent, 28);
 
 /**
  * @generated from message salvor.agent.v1.WatchRequest
@@ -567,7 +933,7 @@ export type WatchRequest = Message<"salvor.agent.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 21);
+  messageDesc(file_salvor_agent_v1_agent, 29);
 
 /**
  * @generated from message salvor.agent.v1.WatchResponse
@@ -580,7 +946,7 @@ export type WatchResponse = Message<"salvor.agent.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 22);
+  messageDesc(file_salvor_agent_v1_agent, 30);
 
 /**
  * Read access to the content that one node holds.
@@ -638,6 +1004,17 @@ export const Peer: GenService<{
     methodKind: "unary";
     input: typeof ReportCorruptRequestSchema;
     output: typeof ReportCorruptResponseSchema;
+  },
+  /**
+   * Every image of the node and what of it is there, in messages of bounded size: facts in the
+   * first, then blobs, then what refers to them, and "complete" in the last.
+   *
+   * @generated from rpc salvor.agent.v1.Peer.Inventory
+   */
+  inventory: {
+    methodKind: "server_streaming";
+    input: typeof InventoryRequestSchema;
+    output: typeof InventoryResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_salvor_agent_v1_agent, 0);

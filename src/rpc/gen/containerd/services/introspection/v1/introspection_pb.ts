@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file containerd/services/introspection/v1/introspection.proto.
  */
 export const file_containerd_services_introspection_v1_introspection: GenFile = /*@__PURE__*/
-  fileDesc("Cjhjb250YWluZXJkL3NlcnZpY2VzL2ludHJvc3BlY3Rpb24vdjEvaW50cm9zcGVjdGlvbi5wcm90bxIkY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxIiEKDlBsdWdpbnNSZXF1ZXN0Eg8KB2ZpbHRlcnMYASADKAkiUAoPUGx1Z2luc1Jlc3BvbnNlEj0KB3BsdWdpbnMYASADKAsyLC5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luIp4BCgZQbHVnaW4SDAoEdHlwZRgBIAEoCRIKCgJpZBgCIAEoCRJKCgdleHBvcnRzGAUgAygLMjkuY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxLlBsdWdpbi5FeHBvcnRzRW50cnkaLgoMRXhwb3J0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEyhwEKDUludHJvc3BlY3Rpb24SdgoHUGx1Z2lucxI0LmNvbnRhaW5lcmQuc2VydmljZXMuaW50cm9zcGVjdGlvbi52MS5QbHVnaW5zUmVxdWVzdBo1LmNvbnRhaW5lcmQuc2VydmljZXMuaW50cm9zcGVjdGlvbi52MS5QbHVnaW5zUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("Cjhjb250YWluZXJkL3NlcnZpY2VzL2ludHJvc3BlY3Rpb24vdjEvaW50cm9zcGVjdGlvbi5wcm90bxIkY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxIiEKDlBsdWdpbnNSZXF1ZXN0Eg8KB2ZpbHRlcnMYASADKAkiUAoPUGx1Z2luc1Jlc3BvbnNlEj0KB3BsdWdpbnMYASADKAsyLC5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luIt4BCgZQbHVnaW4SDAoEdHlwZRgBIAEoCRIKCgJpZBgCIAEoCRJKCgdleHBvcnRzGAUgAygLMjkuY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxLlBsdWdpbi5FeHBvcnRzRW50cnkSPgoIaW5pdF9lcnIYByABKAsyLC5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuU3RhdHVzGi4KDEV4cG9ydHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIicKBlN0YXR1cxIMCgRjb2RlGAEgASgFEg8KB21lc3NhZ2UYAiABKAkyhwEKDUludHJvc3BlY3Rpb24SdgoHUGx1Z2lucxI0LmNvbnRhaW5lcmQuc2VydmljZXMuaW50cm9zcGVjdGlvbi52MS5QbHVnaW5zUmVxdWVzdBo1LmNvbnRhaW5lcmQuc2VydmljZXMuaW50cm9zcGVjdGlvbi52MS5QbHVnaW5zUmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * @generated from message containerd.services.introspection.v1.PluginsRequest
@@ -70,6 +70,14 @@ export type Plugin = Message<"containerd.services.introspection.v1.Plugin"> & {
    * @generated from field: map<string, string> exports = 5;
    */
   exports: { [key: string]: string };
+
+  /**
+   * Why it does not run; google.rpc.Status with the same numbers. A plugin that a machine has no use
+   * for is skipped, which is an error as well.
+   *
+   * @generated from field: containerd.services.introspection.v1.Status init_err = 7;
+   */
+  initErr?: Status | undefined;
 };
 
 /**
@@ -78,6 +86,28 @@ export type Plugin = Message<"containerd.services.introspection.v1.Plugin"> & {
  */
 export const PluginSchema: GenMessage<Plugin> = /*@__PURE__*/
   messageDesc(file_containerd_services_introspection_v1_introspection, 2);
+
+/**
+ * @generated from message containerd.services.introspection.v1.Status
+ */
+export type Status = Message<"containerd.services.introspection.v1.Status"> & {
+  /**
+   * @generated from field: int32 code = 1;
+   */
+  code: number;
+
+  /**
+   * @generated from field: string message = 2;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message containerd.services.introspection.v1.Status.
+ * Use `create(StatusSchema)` to create a new message.
+ */
+export const StatusSchema: GenMessage<Status> = /*@__PURE__*/
+  messageDesc(file_containerd_services_introspection_v1_introspection, 3);
 
 /**
  * @generated from service containerd.services.introspection.v1.Introspection
