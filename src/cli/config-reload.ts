@@ -1,16 +1,17 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import { ConfigError, describeMistake } from '../config/config-error.ts';
-import type { FileContent } from '../config/config-file.ts';
 import { planReload } from '../config/reload.ts';
 import type { Config } from '../config/schema.ts';
 import { moreVerbose, type AdjustableLogger } from '../telemetry/logger.ts';
 import type { ConfigSource } from './config-source.ts';
 
-export interface ConfigReloadOptions {
+export interface ConfigReloadOptions<Content> {
   /** What the process began with. */
   readonly config: Config;
-  readonly source: Omit<ConfigSource, 'file'>;
-  /** Path of the file, for the log. */
+  readonly source: Pick<ConfigSource, 'command' | 'settings'> & {
+    load(content: Content): Promise<Config>;
+  };
+  /** Where it comes from, for the log. */
   readonly path: string;
 }
 
@@ -18,8 +19,8 @@ export interface ConfigReloadOptions {
  * Takes changed configurations over into a running process: what is reloadable of a good one, and
  * nothing of a bad one. Says what it did; of settings the names alone, since values may be secret.
  */
-export class ConfigReload {
-  readonly #options: ConfigReloadOptions;
+export class ConfigReload<Content> {
+  readonly #options: ConfigReloadOptions<Content>;
   readonly #apply: (config: Config) => void;
   readonly #metrics: ReloadMetrics;
   readonly #log: AdjustableLogger;
@@ -30,7 +31,7 @@ export class ConfigReload {
    *   changed
    */
   constructor(
-    options: ConfigReloadOptions,
+    options: ConfigReloadOptions<Content>,
     dependencies: {
       apply: (config: Config) => void;
       metrics: ReloadMetrics;
@@ -45,7 +46,7 @@ export class ConfigReload {
   }
 
   /** Puts the file's content into effect. Never throws. */
-  async take(content: FileContent): Promise<void> {
+  async take(content: Content): Promise<void> {
     try {
       await this.#take(content);
       this.#metrics.recordSuccess();
@@ -62,7 +63,7 @@ export class ConfigReload {
     }
   }
 
-  async #take(content: FileContent): Promise<void> {
+  async #take(content: Content): Promise<void> {
     const { path: file, source } = this.#options;
     const loaded = await source.load(content);
     const running = this.#running;

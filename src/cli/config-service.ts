@@ -1,5 +1,4 @@
 import type { Registry } from 'prom-client';
-import { readConfigFile } from '../config/config-file.ts';
 import type { Config } from '../config/schema.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { AdjustableLogger } from '../telemetry/logger.ts';
@@ -29,17 +28,17 @@ export function configService(
   const { source, hangups } = reload;
   const { log } = dependencies;
   const metrics = createReloadMetrics(dependencies.metrics);
-  if (source.file === undefined) {
+  if (source.paths.length === 0) {
     const start = async (): Promise<void> =>
       hangups.listen(() => log.info({}, 'nothing to reload, there is no configuration file'));
     return [{ name: 'configuration', start, stop: async () => undefined }];
   }
-  const { path, content } = source.file;
+  const path = source.paths.join(', ');
   const taker = new ConfigReload({ config, source, path }, { ...dependencies, metrics });
   const watch = new ConfigWatch(
-    { intervalMs: LOOK_INTERVAL_MS, content },
+    { intervalMs: LOOK_INTERVAL_MS, content: source.contents },
     {
-      read: () => readConfigFile(path),
+      read: () => source.read(),
       take: (found) => taker.take(found),
       clock: systemClock,
     },

@@ -1,24 +1,23 @@
 import { createHash } from 'node:crypto';
-import type { FileContent } from '../config/config-file.ts';
 import type { Clock } from '../telemetry/clock.ts';
 
-export interface ConfigWatchOptions {
-  /** Between two looks at the file, milliseconds. */
+export interface ConfigWatchOptions<Content> {
+  /** Between two looks at the files, milliseconds. */
   readonly intervalMs: number;
-  /** What the file held when it was last taken. */
-  readonly content: FileContent;
+  /** What they held when they were last taken; something that JSON can say. */
+  readonly content: Content;
 }
 
 /**
- * Looks at a file again and again, and has it taken when it holds something else. Content counts,
+ * Looks at files again and again, and has them taken when they hold something else. Content counts,
  * not dates or names: a file that was renamed into place is noticed like the symbolic link of a
  * mounted ConfigMap, and one that was merely touched is not. It must be the same at two looks, so
  * that nobody takes what is still being written.
  */
-export class ConfigWatch {
-  readonly #options: ConfigWatchOptions;
-  readonly #read: () => Promise<FileContent>;
-  readonly #take: (content: FileContent) => Promise<void>;
+export class ConfigWatch<Content> {
+  readonly #options: ConfigWatchOptions<Content>;
+  readonly #read: () => Promise<Content>;
+  readonly #take: (content: Content) => Promise<void>;
   readonly #clock: Clock;
   readonly #stop = new AbortController();
   /** What was taken last, good or bad: a bad file is complained about once. */
@@ -32,10 +31,10 @@ export class ConfigWatch {
 
   /** Neither `read` nor `take` may throw. */
   constructor(
-    options: ConfigWatchOptions,
+    options: ConfigWatchOptions<Content>,
     dependencies: {
-      read: () => Promise<FileContent>;
-      take: (content: FileContent) => Promise<void>;
+      read: () => Promise<Content>;
+      take: (content: Content) => Promise<void>;
       clock: Clock;
     },
   ) {
@@ -94,7 +93,7 @@ export class ConfigWatch {
     else this.#seen = found;
   }
 
-  async #takeNow(content: FileContent): Promise<void> {
+  async #takeNow(content: Content): Promise<void> {
     this.#seen = undefined;
     this.#taken = fingerprint(content);
     await this.#take(content);
@@ -102,6 +101,6 @@ export class ConfigWatch {
 }
 
 /** Stands for the content in comparisons; the content itself is not kept. */
-function fingerprint(content: FileContent): string {
+function fingerprint(content: unknown): string {
   return createHash('sha256').update(JSON.stringify(content)).digest('base64');
 }

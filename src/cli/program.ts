@@ -35,6 +35,8 @@ const startSettings = [
   'registry.allow',
   'registry.deny',
   'registry.upstreams',
+  'registry.mirrors',
+  'registry.hostsFile',
   'registry.policies',
   'registry.limits',
   'registry.budgets',

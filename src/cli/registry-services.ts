@@ -66,11 +66,12 @@ export interface RegistryParts {
  * The registry as a service, and what it shows on its admin port.
  *
  * @param options.listen "host:port"
+ * @param options.version of the program
  * @param options.proveSocket where proofs may be asked for; empty: nowhere
  */
 export function registryService(
   config: Config['registry'],
-  options: { readonly listen: string; readonly proveSocket: string },
+  options: { readonly listen: string; readonly version: string; readonly proveSocket: string },
   surroundings: RegistrySurroundings,
 ): RegistryParts {
   const { agent, keeper, log } = surroundings;
@@ -116,7 +117,7 @@ export function registryService(
   const blobs = new BlobPull({ budgets }, { peers, manifests: cache, keeper, budget, log });
   const decisions = new DecisionLog({ maxEntries: MAX_DECISIONS });
   const server = new RegistryServer(
-    { limits, defaultUpstream: config.defaultUpstream },
+    { limits, defaultUpstream: config.defaultUpstream, version: options.version },
     {
       upstreams,
       manifests,
@@ -156,7 +157,7 @@ export function registryService(
     const replaced = upstreams.apply({
       policy: upstreamPolicy(next),
       create: upstreamFactory(next, { log, metrics }),
-      isChanged: (name) => !isDeepStrictEqual(before.upstreams[name], next.upstreams[name]),
+      isChanged: (name) => !isDeepStrictEqual(settingsOf(before, name), settingsOf(next, name)),
     });
     const { defaultUpstream, policies } = next;
     const routing = { defaultUpstream, policies: new Policies(policies) };
@@ -173,6 +174,11 @@ export function registryService(
       '/decisions': (query) => ({ decisions: decisions.find(query.get('about') ?? '') }),
     },
   };
+}
+
+/** All that is configured for an upstream. */
+function settingsOf({ mirrors, upstreams }: Config['registry'], name: string): unknown {
+  return upstreams[name] ?? mirrors;
 }
 
 function upstreamPolicy({ allow, deny, upstreams }: Config['registry']): UpstreamPolicy {

@@ -47,7 +47,7 @@ export const runRegistry: RunCommand = async (config, context) => {
   }
   const registry = registryService(
     config.registry,
-    { listen, proveSocket },
+    { listen, version: context.version, proveSocket },
     { agent, pool, metrics, log },
   );
   services.push(...registry.services);

@@ -55,7 +55,7 @@ export const runStart: RunCommand = async (config, context) => {
   };
   const registry = registryService(
     config.registry,
-    { listen, proveSocket: '' },
+    { listen, version: context.version, proveSocket: '' },
     { agent, pool: undefined, keeper: keeperOf(store), metrics, log },
   );
   await frame.run(

@@ -33,7 +33,7 @@ export function upstreamFactory(
   const { budgets } = config;
   return (name) => {
     const settings = config.upstreams[name];
-    const places = placesOf(name, settings);
+    const places = placesOf(name, settings, config.mirrors);
     const allowAddresses = settings?.allowAddresses ?? [];
     const onOutage = (cause: string): void => {
       if (upstream.outage === undefined) return;
@@ -48,7 +48,7 @@ export function upstreamFactory(
           // An address that the configuration itself names is meant to be dialled.
           const own = place.isConfigured ? AddressGuard.networkOf(new URL(place.url).hostname) : [];
           const guard = new AddressGuard([...allowAddresses, ...own]);
-          return endpointAt(place, config, { guard, log, onOutage });
+          return endpointAt(place, { ...config, name }, { guard, log, onOutage });
         }),
       },
     );
@@ -63,9 +63,20 @@ interface EndpointPlace extends Partial<Omit<EndpointConfig, 'url' | 'credential
   readonly isConfigured: boolean;
 }
 
-function placesOf(name: string, settings: UpstreamConfig | undefined): EndpointPlace[] {
+function placesOf(
+  name: string,
+  settings: UpstreamConfig | undefined,
+  mirrors: readonly EndpointConfig[],
+): EndpointPlace[] {
   if (settings === undefined) {
-    return [{ url: defaultUpstreamUrl(name), forwardsCredentials: true, isConfigured: false }];
+    return [
+      ...mirrors.map((mirror) => ({
+        ...mirror,
+        forwardsCredentials: mirror.credentials === 'forward',
+        isConfigured: true,
+      })),
+      { url: defaultUpstreamUrl(name), forwardsCredentials: true, isConfigured: false },
+    ];
   }
   const { endpoints } = settings;
   const all = endpoints.length > 0 ? endpoints : [settings];
@@ -87,7 +98,7 @@ function isOwnHost(name: string, url: string): boolean {
 
 function endpointAt(
   place: EndpointPlace,
-  { budgets, limits }: Pick<Config['registry'], 'budgets' | 'limits'>,
+  { name, budgets, limits }: Pick<Config['registry'], 'budgets' | 'limits'> & { name: string },
   dependencies: {
     readonly guard: AddressGuard;
     readonly log: Logger;
@@ -101,6 +112,7 @@ function endpointAt(
       connections: limits.upstreamConnections,
       connectMs: budgets.connectMs,
       redirectRetryMs: budgets.probeIntervalMs,
+      ...(place.namespace === true ? { namespace: name } : {}),
       ...given('ca', place.ca),
       ...given('clientCertificate', place.clientCertificate),
       ...given('clientKey', place.clientKey),

@@ -36,6 +36,7 @@ const computedDefaultTexts: Readonly<Record<ComputedDefault, string>> = {
   hostName: "the machine's host name",
   dataHome: '$XDG_DATA_HOME/salvor or ~/.local/share/salvor',
   agentStore: '<node.stateDirectory>/store',
+  hostsFile: '<node.stateDirectory>/upstreams/hosts.json',
 };
 
 /** Every setting in words, in the order of the schema. */

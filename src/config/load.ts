@@ -5,6 +5,7 @@ import type { FileContent } from './config-file.ts';
 import { parseConfigFile, readConfigFile } from './config-file.ts';
 import type { ConfigMistake } from './config-error.ts';
 import { ConfigError } from './config-error.ts';
+import { parseHosts, readHostsFile, type HostsSettings } from './hosts-file.ts';
 import { checkRules } from './rules.ts';
 import type { Config } from './schema.ts';
 import { defaultOf } from './parse-value.ts';
@@ -22,6 +23,8 @@ export interface LoadOptions {
   readonly file?: string;
   /** What the file holds, where it was read already. */
   readonly content?: FileContent;
+  /** How registry.hostsFile is read; undefined stands for no such file. */
+  readonly readHosts?: (path: string) => Promise<FileContent | undefined>;
   readonly env?: Environment;
   /** By key of the setting, such as "registry.listen". */
   readonly flags?: FlagValues;
@@ -43,6 +46,12 @@ export async function loadConfig(options: LoadOptions = {}): Promise<Config> {
   ];
   const given: SettingValues = new Map(layers.flatMap((layer) => [...layer]));
   const config = build(given, environment);
+  if (asksUpstreams(options.command)) {
+    const path = config.registry.hostsFile;
+    const content = await (options.readHosts ?? readHostsFile)(path);
+    if (content !== undefined) takeHosts(config, await parseHosts(path, content, mistakes));
+  }
+  completeUpstreams(config);
   const sourceOf = (key: string): string => given.get(key)?.source ?? 'default';
   mistakes.push(...checkRules({ config, command: options.command, sourceOf }, mistakes));
   if (mistakes.length > 0) {
@@ -81,7 +90,7 @@ type Changeable<T> = T extends readonly (infer Item)[]
     ? { -readonly [Key in keyof T]: Changeable<T[Key]> }
     : T;
 
-function build(given: SettingValues, environment: Environment): Config {
+function build(given: SettingValues, environment: Environment): Changeable<Config> {
   const config = defaultOf(configSchema) as Changeable<Config>;
   for (const { key } of namedSettings) {
     // A value that was wrong is undefined: the default stands in while other rules are checked.
@@ -98,6 +107,23 @@ function build(given: SettingValues, environment: Environment): Config {
       }
     }
   }
+  return config;
+}
+
+/** Whether a command, or somebody who looks at the configuration, needs to know the upstreams. */
+function asksUpstreams(command: string | undefined): boolean {
+  return command === undefined || ['registry', 'start', 'config'].includes(command);
+}
+
+/** What a person has configured is stronger, upstream by upstream. */
+function takeHosts(config: Changeable<Config>, hosts: HostsSettings): void {
+  const { registry } = config;
+  registry.upstreams = { ...(hosts.upstreams as typeof registry.upstreams), ...registry.upstreams };
+  const mirrors = hosts.mirrors as typeof registry.mirrors;
+  if (registry.mirrors.length === 0) registry.mirrors = mirrors;
+}
+
+function completeUpstreams(config: Changeable<Config>): void {
   for (const [host, upstream] of Object.entries(config.registry.upstreams)) {
     // What was wrong is undefined here.
     const endpoints = upstream.endpoints as readonly unknown[] | undefined;
@@ -105,7 +131,6 @@ function build(given: SettingValues, environment: Environment): Config {
       upstream.url = defaultUpstreamUrl(host, upstream.plainHttp);
     }
   }
-  return config;
 }
 
 const computedDefaults: Readonly<
@@ -119,6 +144,7 @@ const computedDefaults: Readonly<
     return join(chosen?.startsWith('/') ? chosen : join(home, '.local', 'share'), 'salvor');
   },
   agentStore: (config) => join(config.node.stateDirectory, 'store'),
+  hostsFile: (config) => join(config.node.stateDirectory, 'upstreams', 'hosts.json'),
 };
 
 /**

@@ -80,10 +80,12 @@ function checkEndpoint(
 function checkOneForm(upstream: UpstreamConfig, { key, source }: Place): ConfigMistake[] {
   if (upstream.endpoints.length === 0) return [];
   const { ca, clientCertificate, clientKey, credentials, headersFile, plainHttp, url } = upstream;
+  const { namespace } = upstream;
   const given = {
     ...{ url: url !== '', ca: ca !== '', clientCertificate: clientCertificate !== '' },
     ...{ clientKey: clientKey !== '', headers: Object.keys(upstream.headers).length > 0 },
     ...{ headersFile: headersFile !== '', credentials: credentials !== 'auto', plainHttp },
+    namespace,
   };
   return Object.entries(given)
     .filter(([, isGiven]) => isGiven)
@@ -92,6 +94,13 @@ function checkOneForm(upstream: UpstreamConfig, { key, source }: Place): ConfigM
       source,
       expected: 'nothing beside endpoints; each of them says it for itself',
     }));
+}
+
+function checkMirrors({ config, sourceOf }: RuleInput): ConfigMistake[] {
+  const source = sourceOf('registry.mirrors');
+  return config.registry.mirrors.flatMap((mirror, index) =>
+    checkEndpoint(mirror, { key: `registry.mirrors[${index}]`, source }),
+  );
 }
 
 function checkTlsFiles({ config, command, sourceOf }: RuleInput): ConfigMistake[] {
@@ -171,6 +180,7 @@ function checkInFlight({ config, sourceOf }: RuleInput): ConfigMistake[] {
 }
 
 const rules: readonly Rule[] = [
+  { keys: ['registry.mirrors'], check: checkMirrors },
   { keys: ['registry.upstreams'], check: checkUpstreams },
   {
     keys: ['tls.mode', 'tls.ca', 'tls.certificate', 'tls.key', 'registry.agentSocket'],

@@ -71,6 +71,10 @@ const endpointProperties = {
     "Whether it gets the client's Authorization. auto: if it is the registry's own host, or the " +
       'only URL. A refusal of credentials that are not those of the client counts as a failure.',
   ),
+  namespace: flag(
+    false,
+    'Say in ns= which registry is meant, as containerd does; for a cache of several registries.',
+  ),
 };
 
 const endpointSection = section('One URL of an upstream registry.', {
@@ -236,6 +240,21 @@ const registrySection = section('The OCI registry that the container runtime ask
     keyFormat: 'registryHost',
     reloadable: true,
     description: 'What is special about an upstream, by its host as image names write it.',
+  }),
+  mirrors: list(endpointSection, {
+    default: [],
+    reloadable: true,
+    description:
+      'URLs that are asked before every registry that upstreams does not describe, such as a ' +
+      "company's cache of all registries.",
+  }),
+  hostsFile: text({
+    default: '',
+    format: 'absolutePath',
+    computedDefault: 'hostsFile',
+    description:
+      "JSON file of more mirrors and upstreams, which `salvor hosts` makes of containerd's " +
+      'hosts.toml. What is configured otherwise is stronger. It need not exist.',
   }),
   policies: list(policySection, {
     default: [],

@@ -10,7 +10,7 @@ import type { TextFormat } from './text-format.ts';
 export type Unit = 'milliseconds' | 'bytes' | 'bytes per second' | 'items';
 
 /** Names a default that is computed when the configuration is loaded, see `load.ts`. */
-export type ComputedDefault = 'hostName' | 'dataHome' | 'agentStore';
+export type ComputedDefault = 'hostName' | 'dataHome' | 'agentStore' | 'hostsFile';
 
 interface Described {
   readonly description: string;

@@ -13,6 +13,7 @@ import fastify, {
 import type { Platform } from '../oci/descriptor.ts';
 import { parseV2Url, type V2Request } from '../oci/path.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { VERSION_HEADER } from '../oci/version-header.ts';
 import { errorAnswer, type Answer } from './answer.ts';
 import type { BlobPull } from './blob-pull.ts';
 import { writeBody, writeWholeBody, type SentBody } from './body-writer.ts';
@@ -38,6 +39,8 @@ export interface RegistryServerOptions {
    * be complete to be answered in an outage. Not unless told: it is for proofs alone.
    */
   readonly takesPlatform?: boolean;
+  /** Of the program; /v2/ says it, so that a port can be told from any other registry's. */
+  readonly version?: string;
 }
 
 /** "linux/arm64", "linux/arm/v7": whom a proof is for. */
@@ -296,7 +299,7 @@ export class RegistryServer {
   async #pull(exchange: Exchange, asked: V2Request): Promise<Answer> {
     const { lease, request, signal, trace } = exchange;
     const { target } = asked;
-    if (target.kind === 'base') return baseAnswer();
+    if (target.kind === 'base') return baseAnswer(this.#options.version);
     if (target.kind !== 'manifest' && target.kind !== 'blob') {
       const message =
         'This mirror serves manifests and blobs; ask the registry itself for the rest';
@@ -397,11 +400,15 @@ function badMethodAnswer(): Answer {
   );
 }
 
-function baseAnswer(): Answer {
+function baseAnswer(version = 'unknown'): Answer {
   const body = Buffer.from('{}');
   return {
     status: 200,
-    headers: { 'content-type': 'application/json', 'content-length': body.length },
+    headers: {
+      'content-type': 'application/json',
+      'content-length': body.length,
+      [VERSION_HEADER]: version,
+    },
     body,
     decision: 'base',
   };

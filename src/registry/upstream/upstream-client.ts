@@ -41,6 +41,8 @@ export interface UpstreamClientOptions {
   readonly headers?: Readonly<Record<string, string>>;
   /** PEM file of authorities that are trusted beside the system's. */
   readonly ca?: string;
+  /** Registry that is named in ns=; left out where the URL can only mean one. */
+  readonly namespace?: string;
   readonly clientCertificate?: string;
   readonly clientKey?: string;
   readonly connections: number;
@@ -56,6 +58,7 @@ export interface UpstreamClientOptions {
 export class UpstreamClient {
   readonly #base: URL;
   readonly #headers: Readonly<Record<string, string>>;
+  readonly #namespace: string | undefined;
   readonly #guard: AddressGuard;
   readonly #pooled: EnvHttpProxyAgent;
   readonly #fresh: EnvHttpProxyAgent;
@@ -69,6 +72,7 @@ export class UpstreamClient {
   constructor(options: UpstreamClientOptions, dependencies: { guard: AddressGuard }) {
     this.#base = new URL(options.url);
     this.#headers = options.headers ?? {};
+    this.#namespace = options.namespace;
     this.#guard = dependencies.guard;
     this.#breakers = new OriginBreakers({ retryAfterMs: options.redirectRetryMs });
     const tls = tlsOptions(options);
@@ -154,7 +158,10 @@ export class UpstreamClient {
 
   #urlOf(path: string): URL {
     const prefix = this.#base.pathname.replace(/\/+$/, '');
-    return new URL(prefix === '' ? path : prefix + path.replace(/^\/v2(?=\/)/, ''), this.#base);
+    const place = prefix === '' ? path : prefix + path.replace(/^\/v2(?=\/)/, '');
+    const url = new URL(place, this.#base);
+    if (this.#namespace !== undefined) url.searchParams.set('ns', this.#namespace);
+    return url;
   }
 
   async #request(url: URL, request: UpstreamRequest): Promise<Dispatcher.ResponseData> {

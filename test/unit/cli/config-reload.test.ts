@@ -19,7 +19,7 @@ const beginMs = Date.UTC(2026, 0, 1);
 let lines: Line[];
 let applied: Config[];
 let register: Registry;
-let reload: ConfigReload;
+let reload: ConfigReload<FileContent>;
 let failure: Error | undefined;
 
 async function load(content: FileContent): Promise<Config> {

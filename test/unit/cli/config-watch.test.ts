@@ -9,7 +9,7 @@ const intervalMs = 2000;
 let clock: FakeClock;
 let content: FileContent;
 let taken: FileContent[];
-let watch: ConfigWatch;
+let watch: ConfigWatch<FileContent>;
 
 beforeEach(() => {
   clock = new FakeClock();

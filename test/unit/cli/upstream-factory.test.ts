@@ -20,8 +20,12 @@ const missing: Handler = (_, response) =>
   response.writeHead(404, { 'ratelimit-limit': '9;w=60', 'ratelimit-remaining': '4;w=60' }).end();
 
 /** The upstream of one name, and what is told of it. */
-async function scene(name: string, settings: object) {
-  const env = { SALVOR_REGISTRY_UPSTREAMS: JSON.stringify({ [name]: settings }) };
+async function scene(name: string, settings: object, mirrors: readonly object[] = []) {
+  const described = mirrors.length > 0 ? {} : { [name]: settings };
+  const env = {
+    SALVOR_REGISTRY_UPSTREAMS: JSON.stringify(described),
+    SALVOR_REGISTRY_MIRRORS: JSON.stringify(mirrors),
+  };
   const { registry } = await loadConfig({ env });
   const register = new Registry();
   const upstreams: Upstream[] = [];
@@ -102,6 +106,27 @@ describe('upstreamFactory', () => {
     } finally {
       await rm(directory, { recursive: true });
     }
+  });
+
+  it('upstreamFactory says which registry is meant where a URL stands for several', async () => {
+    const [cache, home] = [await serve(missing), await serve(missing)];
+    const endpoints = [{ url: `${cache.url}/v2/hub`, namespace: true }, { url: home.url }];
+    await (await scene('a.test:5000', { endpoints })).ask();
+    expect(cache.requests[0]?.url).toBe('/v2/hub/a/manifests/1?ns=a.test%3A5000');
+    expect(home.requests[0]?.url).toBe('/v2/a/manifests/1');
+  });
+
+  it('upstreamFactory asks mirrors before a registry that nothing is said about', async () => {
+    const found: Handler = (_, response) => response.writeHead(200).end();
+    const [first, second] = [await serve(missing), await serve(found)];
+    const mirrors = [{ url: first.url }, { url: second.url, namespace: true }];
+    const { ask, status } = await scene('b.test', {}, mirrors);
+    expect(await ask()).toBe(200);
+    expect([sent(first), sent(second)]).toEqual([undefined, undefined]);
+    expect(second.requests[0]?.url).toBe('/v2/a/manifests/1?ns=b.test');
+    expect(status()).toMatchObject([
+      { endpoints: [{ host: first.host }, { host: second.host }, { host: 'b.test' }] },
+    ]);
   });
 
   it('upstreamFactory lets an endpoint lead to no guarded address but its own', async () => {

@@ -133,6 +133,7 @@ describe('loadConfig sources', () => {
         headers: {},
         headersFile: '',
         credentials: 'auto',
+        namespace: false,
         endpoints: [],
         plainHttp: true,
         peers: 'prefer',

@@ -74,6 +74,7 @@ describe('planReload', () => {
         'registry.allow',
         'registry.deny',
         'registry.upstreams',
+        'registry.mirrors',
         'registry.policies',
         'agent.members.static',
       ],
