@@ -9,23 +9,26 @@ import {
   type sendUnaryData,
 } from '@grpc/grpc-js';
 import type { Locator, KeyHolder } from '../discovery/locate.ts';
-import { parseDigest } from '../oci/digest.ts';
+import { parseDigest, type Digest } from '../oci/digest.ts';
 import type { LocateKey } from '../rpc/agent-client.ts';
 import { tagFromMessage, tagToMessage } from '../rpc/agent-protocol.ts';
 import {
   AbortIngestResponseSchema,
   HolderSchema,
+  KeepResponseSchema,
   LocateResponseSchema,
   LocateSummarySchema,
   ObserveResponseSchema,
   WatchResponseSchema,
   type AbortIngestRequest,
+  type KeepRequest,
   type LocateRequest,
   type LocateResponse,
   type ObserveRequest,
   type WatchRequest,
   type WatchResponse,
 } from '../rpc/gen/salvor/agent/v1/agent_pb.ts';
+import type { ImageKeeper, KeepNotice } from './keeper/image-keeper.ts';
 import type { Observations } from './observations.ts';
 import type { RegistryWatch } from './registry-watch.ts';
 import { RpcFailure } from './rpc-failure.ts';
@@ -37,6 +40,8 @@ const MIN_SILENCE_MS = 200;
 const MAX_SILENCE_MS = 3_600_000;
 /** The most that Linux counts to: PID_MAX_LIMIT. */
 const MAX_PID = 4_194_304;
+/** How many images, and how many indexes of each, a notice about one blob may name. */
+const MAX_IMAGES = 64;
 
 /** Serves the registry on the same node, over the unix socket. */
 export class LocalService {
@@ -44,6 +49,7 @@ export class LocalService {
   readonly #observations: Observations;
   readonly #store: Pick<ContentStore, 'abortIngest'>;
   readonly #watch: Pick<RegistryWatch, 'start'>;
+  readonly #keeper: Pick<ImageKeeper, 'keep'> | undefined;
   readonly #context: HandlerContext;
   /** For each watch under way, what ends it in peace. */
   readonly #endings = new Set<() => void>();
@@ -54,12 +60,15 @@ export class LocalService {
       observations: Observations;
       store: Pick<ContentStore, 'abortIngest'>;
       watch: Pick<RegistryWatch, 'start'>;
+      /** Left out where nothing is to be kept. */
+      keeper?: Pick<ImageKeeper, 'keep'> | undefined;
     } & HandlerContext,
   ) {
     this.#locator = dependencies.locator;
     this.#observations = dependencies.observations;
     this.#store = dependencies.store;
     this.#watch = dependencies.watch;
+    this.#keeper = dependencies.keeper;
     this.#context = { log: dependencies.log, metrics: dependencies.metrics };
   }
 
@@ -82,13 +91,17 @@ export class LocalService {
         'abortIngest',
         context,
         async (call: ServerUnaryCall<AbortIngestRequest, unknown>, signal) => {
-          const digest = parseDigest(call.request.digest);
-          if (!digest.ok) throw new RpcFailure(status.INVALID_ARGUMENT, digest.reason);
-          const aborted = await this.#store.abortIngest(digest.value, { signal });
-          context.log.warn({ digest: digest.value, aborted }, 'threw away a poisoned ingest');
+          const digest = digestFrom(call.request.digest);
+          const aborted = await this.#store.abortIngest(digest, { signal });
+          context.log.warn({ digest, aborted }, 'threw away a poisoned ingest');
           return create(AbortIngestResponseSchema, { aborted });
         },
       ),
+      keep: unaryHandler('keep', context, async (call: ServerUnaryCall<KeepRequest, unknown>) => {
+        // A registry that has stopped waiting still wants it done.
+        const restored = (await this.#keeper?.keep(noticeOf(call.request))) ?? 0;
+        return create(KeepResponseSchema, { restored });
+      }),
       watch: (
         call: ServerReadableStream<WatchRequest, WatchResponse>,
         callback: sendUnaryData<WatchResponse>,
@@ -178,12 +191,26 @@ function watchTerms(
   };
 }
 
+function noticeOf(request: KeepRequest): KeepNotice {
+  return {
+    digest: digestFrom(request.digest),
+    images: request.images.slice(0, MAX_IMAGES).map(({ manifest, indexes }) => ({
+      manifest: digestFrom(manifest),
+      indexes: indexes.slice(0, MAX_IMAGES).map(digestFrom),
+    })),
+  };
+}
+
+function digestFrom(text: string): Digest {
+  const digest = parseDigest(text);
+  if (!digest.ok) throw new RpcFailure(status.INVALID_ARGUMENT, digest.reason);
+  return digest.value;
+}
+
 function keyOf(request: LocateRequest): LocateKey {
   if (request.key.case === 'name' && request.key.value !== '') return { name: request.key.value };
   if (request.key.case !== 'digest') throw new RpcFailure(status.INVALID_ARGUMENT, 'no key');
-  const digest = parseDigest(request.key.value);
-  if (!digest.ok) throw new RpcFailure(status.INVALID_ARGUMENT, digest.reason);
-  return { digest: digest.value };
+  return { digest: digestFrom(request.key.value) };
 }
 
 function holderToMessage(holder: KeyHolder): ReturnType<typeof create<typeof HolderSchema>> {

@@ -2,9 +2,15 @@ import type { Registry } from 'prom-client';
 import { ServerCredentials, credentials, type ChannelCredentials } from '@grpc/grpc-js';
 import { createAgentMetrics } from '../agent/agent-metrics.ts';
 import { AgentServer } from '../agent/agent-server.ts';
+import { ContainerdClient } from '../agent/containerd/containerd-client.ts';
 import type { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
+import { ContainerdEditor } from '../agent/containerd/containerd-editor.ts';
 import { HeldContent } from '../agent/held-content.ts';
 import { Integrity } from '../agent/integrity.ts';
+import { ImageKeeper } from '../agent/keeper/image-keeper.ts';
+import { createKeeperMetrics } from '../agent/keeper/keeper-metrics.ts';
+import { ManifestFinder } from '../agent/keeper/manifest-finder.ts';
+import { StoredManifests } from '../agent/keeper/stored-manifests.ts';
 import { LocalService } from '../agent/local-service.ts';
 import type { ObservationFile } from '../agent/observation-file.ts';
 import { Observations } from '../agent/observations.ts';
@@ -142,7 +148,16 @@ export function agentService(
       peerParts,
     ).implementation(),
   });
-  const localService = new LocalService({ locator, observations, store, watch, log, metrics });
+  const keeper = imageKeeper(config.agent.keeper, parts);
+  const localService = new LocalService({
+    locator,
+    observations,
+    store,
+    watch,
+    keeper,
+    log,
+    metrics,
+  });
   const local = new AgentServer(serverOptions, {
     peer: new PeerService(peerOptions, peerParts).implementation(),
     local: localService.implementation(),
@@ -162,6 +177,7 @@ export function agentService(
       localService.endWatches();
       await Promise.all([peers.close({ signal }), local.close({ signal })]);
       pool.close();
+      await keeper?.stop();
       await integrity.stop();
       await store.close();
       observationFile?.close();
@@ -172,6 +188,27 @@ export function agentService(
     pool.keepOnly(new Set(members.static.map(({ address }) => address)));
   };
   return { service, apply };
+}
+
+/** @returns undefined where nothing is to be kept: it is off, or the store keeps whole images */
+function imageKeeper(
+  { mode }: Config['agent']['keeper'],
+  { containerd, store, metrics, log }: AgentParts,
+): ImageKeeper | undefined {
+  if (mode === 'off' || containerd === undefined) return undefined;
+  const manifests = new StoredManifests({}, { store });
+  const client = new ContainerdClient(containerd);
+  return new ImageKeeper(
+    {},
+    {
+      editor: new ContainerdEditor(containerd),
+      manifests,
+      finder: new ManifestFinder({}, { client, manifests, clock: systemClock }),
+      metrics: createKeeperMetrics(metrics),
+      log,
+      clock: systemClock,
+    },
+  );
 }
 
 function askMember(parts: {

@@ -5,6 +5,7 @@ import { goArchitecture } from '../oci/manifest.ts';
 import { BlobPull, type BlobKeeper } from '../registry/blob-pull.ts';
 import { ByteBudget } from '../registry/byte-budget.ts';
 import { DecisionLog } from '../registry/decision-log.ts';
+import { KeepNotices } from '../registry/keep-notices.ts';
 import { ManifestCache } from '../registry/manifest-cache.ts';
 import { ManifestPull } from '../registry/manifest-pull.ts';
 import { OfflineTags } from '../registry/offline-tags.ts';
@@ -103,6 +104,9 @@ export function registryService(
   );
   const platform = { os: 'linux', architecture: goArchitecture(process.arch) };
   const recorder = new TagRecorder({ agent, keeper, log });
+  // A store that this process fills itself keeps whole images anyway.
+  const notices =
+    agent === undefined || keeper !== undefined ? undefined : new KeepNotices({ agent, log });
   const manifests = new ManifestPull(
     { budgets, maxBytes: limits.maxManifestBytes },
     {
@@ -111,10 +115,14 @@ export function registryService(
       peerManifests,
       offlineTags: new OfflineTags({ platform }, { peers, manifests: peerManifests }),
       recorder,
+      notices,
       budget,
     },
   );
-  const blobs = new BlobPull({ budgets }, { peers, manifests: cache, keeper, budget, log });
+  const blobs = new BlobPull(
+    { budgets },
+    { peers, manifests: cache, keeper, notices, budget, log },
+  );
   const decisions = new DecisionLog({ maxEntries: MAX_DECISIONS });
   const server = new RegistryServer(
     { limits, defaultUpstream: config.defaultUpstream, version: options.version },

@@ -359,6 +359,14 @@ const agentSection = section("The agent: reads this node's content store and ser
       maximum: 64 * mib,
     }),
   }),
+  keeper: section('Keeping the layers of pulled images where containerd would discard them.', {
+    mode: choice(
+      ['auto', 'off'],
+      "auto: where containerd's discard_unpacked_layers has left the references to layers off a " +
+        'manifest, put them back when a blob of the image is pulled, so that layers stay as long ' +
+        'as the image; changes nothing elsewhere. off: change no label.',
+    ),
+  }),
   integrity: section('Hashing of stored blobs in the background.', {
     bytesPerSecond: bytesPerSecond(64 * mib, 'Speed of hashing.'),
     sweepIntervalMs: milliseconds(3_600_000, 'Between looks for blobs that changed on disk.', {

@@ -16,6 +16,7 @@ import { Relay, WrongBytesError } from './relay.ts';
 import { HELD_BLOB_BYTES, SmallBlob } from './small-blob.ts';
 import type { Budgets } from './budgets.ts';
 import { BusyError, STREAM_SHARE_BYTES, type ByteBudget } from './byte-budget.ts';
+import type { KeepNotices } from './keep-notices.ts';
 import type { ManifestCache } from './manifest-cache.ts';
 import type { PullRequest } from './pull-request.ts';
 import { stretchOf, type Peers } from './sources/peers.ts';
@@ -50,6 +51,7 @@ export class BlobPull {
   readonly #peers: Peers;
   readonly #manifests: ManifestCache;
   readonly #keeper: BlobKeeper | undefined;
+  readonly #notices: Pick<KeepNotices, 'blobAsked'> | undefined;
   readonly #head: BlobHead;
   readonly #log: Logger;
   /** Which upstreams gave wrong bytes of what, not long ago. */
@@ -61,6 +63,8 @@ export class BlobPull {
       peers: Peers;
       manifests: ManifestCache;
       keeper?: BlobKeeper | undefined;
+      /** Told of every blob that goes to containerd. */
+      notices?: Pick<KeepNotices, 'blobAsked'> | undefined;
       budget: Pick<ByteBudget, 'open'>;
       log: Logger;
     },
@@ -69,6 +73,7 @@ export class BlobPull {
     this.#peers = dependencies.peers;
     this.#manifests = dependencies.manifests;
     this.#keeper = dependencies.keeper;
+    this.#notices = dependencies.notices;
     this.#head = new BlobHead(options, dependencies);
     this.#log = dependencies.log;
   }
@@ -88,9 +93,15 @@ export class BlobPull {
       { peers: this.#peers, wrongUpstreams: this.#wrongUpstreams },
     );
     try {
-      return request.method === 'HEAD'
-        ? await this.#head.answer(request, digest, { fetch, missing })
-        : await this.#get(request, digest, { fetch, missing });
+      if (request.method === 'HEAD') {
+        return await this.#head.answer(request, digest, { fetch, missing });
+      }
+      // While the sources are asked. The pull cannot end, and its layers be dropped, before this
+      // answer.
+      const kept = this.#notices?.blobAsked(digest);
+      const answer = await this.#get(request, digest, { fetch, missing });
+      await kept;
+      return answer;
     } catch (error) {
       fetch.close();
       if (error instanceof BusyError) return busyAnswer('bytes');

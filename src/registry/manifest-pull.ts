@@ -9,6 +9,7 @@ import type { Budgets } from './budgets.ts';
 import { BusyError, type ByteBudget } from './byte-budget.ts';
 import { credentialsFingerprint } from './credentials.ts';
 import { hedge } from './hedge.ts';
+import type { KeepNotices } from './keep-notices.ts';
 import type { ManifestCache } from './manifest-cache.ts';
 import type { OfflineTag, OfflineTags } from './offline-tags.ts';
 import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
@@ -53,6 +54,7 @@ export class ManifestPull {
   readonly #peerManifests: PeerManifests;
   readonly #offlineTags: OfflineTags;
   readonly #recorder: TagRecorder;
+  readonly #notices: Pick<KeepNotices, 'manifestPassed'> | undefined;
   readonly #budget: Pick<ByteBudget, 'open'>;
   /** By upstream: one that was configured anew must not be waited for behind its predecessor. */
   readonly #flights = new WeakMap<PullUpstream, SingleFlight<UpstreamManifestAnswer>>();
@@ -67,6 +69,8 @@ export class ManifestPull {
       peerManifests: PeerManifests;
       offlineTags: OfflineTags;
       recorder: TagRecorder;
+      /** Told of every manifest that goes to containerd. */
+      notices?: Pick<KeepNotices, 'manifestPassed'> | undefined;
       budget: Pick<ByteBudget, 'open'>;
     },
   ) {
@@ -76,6 +80,7 @@ export class ManifestPull {
     this.#peerManifests = dependencies.peerManifests;
     this.#offlineTags = dependencies.offlineTags;
     this.#recorder = dependencies.recorder;
+    this.#notices = dependencies.notices;
     this.#budget = dependencies.budget;
   }
 
@@ -306,6 +311,9 @@ export class ManifestPull {
   ): Answer {
     const { digest, mediaType, sizeBytes, bytes } = manifest;
     const { source, decision, observedAtMs } = origin;
+    if (bytes !== undefined && request.method === 'GET') {
+      this.#notices?.manifestPassed({ digest, mediaType, bytes });
+    }
     return {
       status: 200,
       headers: {

@@ -21,6 +21,7 @@ import {
 import {
   AbortIngestRequestSchema,
   InventoryRequestSchema,
+  KeepRequestSchema,
   LocateRequestSchema,
   ObserveRequestSchema,
   ReadRequestSchema,
@@ -83,6 +84,12 @@ export type LocateKey = { readonly digest: Digest } | { readonly name: string };
 /** Frames of a Read in flight: pulled one at a time, so that a slow reader slows the sender. */
 export interface ReadStream extends AsyncIterable<ReadFrame> {
   cancel(): void;
+}
+
+/** An image whose manifest has passed, and the indexes that name it. */
+export interface PassedImage {
+  readonly manifest: Digest;
+  readonly indexes: readonly Digest[];
 }
 
 export interface AgentClientOptions {
@@ -279,6 +286,31 @@ export class AgentClient {
       `Cannot abort the ingest of ${digest}`,
     );
     return answer.aborted;
+  }
+
+  /**
+   * Tells the own agent that a blob of an image goes to this node, so that its layers stay.
+   *
+   * @param notice.images the images that it is a part of, the likeliest first; none: the agent
+   *   looks for them
+   * @returns how many references were missing and are there now
+   * @throws AgentError
+   */
+  async keep(
+    notice: { readonly digest: Digest; readonly images: readonly PassedImage[] },
+    limits: CallLimits,
+  ): Promise<number> {
+    const images = notice.images.map(({ manifest, indexes }) => ({
+      manifest,
+      indexes: [...indexes],
+    }));
+    const answer = await this.#unary(
+      localMethods.keep,
+      create(KeepRequestSchema, { digest: notice.digest, images }),
+      limits,
+      `Cannot have the image of ${notice.digest} kept`,
+    );
+    return answer.restored;
   }
 
   /**

@@ -30,6 +30,7 @@ export const localMethods = {
   locate: methodDefinition(Local.method.locate),
   observe: methodDefinition(Local.method.observe),
   abortIngest: methodDefinition(Local.method.abortIngest),
+  keep: methodDefinition(Local.method.keep),
   watch: methodDefinition(Local.method.watch),
 };
 

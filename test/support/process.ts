@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, existsSync, type WriteStream } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
@@ -138,11 +139,14 @@ export class Program {
   }
 
   /**
-   * Sends a signal. SIGKILL also waits for the end.
+   * Sends a signal. SIGKILL also waits for the end, SIGSTOP until the process stands still.
    */
   async kill(signal: NodeJS.Signals): Promise<void> {
     this.#child.kill(signal);
     if (signal === 'SIGKILL') await this.exited;
+    if (signal === 'SIGSTOP') {
+      await waitFor(async () => (await processState(this.pid)) === 'T', { what: 'it standing' });
+    }
   }
 
   /** Asks the program to end, and ends it when it does not. Harmless when it has ended. */
@@ -186,4 +190,10 @@ export class Program {
     this.#log.end();
     return exit;
   }
+}
+
+/** @returns the letter that proc_pid_stat(5) gives, as "T" for a stopped process */
+async function processState(pid: number): Promise<string | undefined> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
+  return stat.slice(stat.lastIndexOf(')') + 2)[0];
 }
