@@ -2,7 +2,10 @@ import { defineConfig } from 'vitest/config';
 
 // Every containerd version and the soak take a minute or more: they run in CI, by
 // `npm run test:all`, all but the containerd that Debian packages.
-const onlyInCi = ['test/faults/containerd/containerd-{1.7,2.*}.test.ts', 'test/soak/soak.test.ts'];
+const onlyInCi = [
+  'test/faults/containerd/{containerd,keeper}-{1.7,2.*}.test.ts',
+  'test/soak/soak.test.ts',
+];
 
 export default defineConfig({
   test: {

@@ -94,6 +94,7 @@ export function createProgram(dependencies: ProgramDependencies): Command {
   addDemo(program, dependencies);
   addConfig(program, dependencies);
   addWhy(program, dependencies);
+  addUnkeep(nodeGroup(program), dependencies);
   return program;
 }
 
@@ -181,15 +182,40 @@ function addWhy(program: Command, dependencies: ProgramDependencies): void {
     });
 }
 
+/** The commands that change something on the node that they are run on. */
+function nodeGroup(program: Command): Command {
+  const summary = 'Change what Salvor has set up on this node.';
+  const before = program.commands.find((command) => command.name() === 'node');
+  return before ?? program.command('node').summary(summary).description(summary);
+}
+
+function addUnkeep(group: Command, dependencies: ProgramDependencies): void {
+  addCommand(group, {
+    name: 'unkeep',
+    summary:
+      'Take away the labels by which Salvor keeps layers in containerd, and nothing else. Set ' +
+      'agent.keeper.mode to off first, or the next pull of an image brings them back.',
+    settings: ['agent.store.containerd'],
+  })
+    .option('--dry-run', 'Only tell what would be removed.', false)
+    .action(async (options: { dryRun: boolean }, command: Command) => {
+      const config = await load(command, dependencies);
+      await run(dependencies, async ({ signal }) => {
+        const { runUnkeep } = await import('./unkeep.ts');
+        await runUnkeep(config, { dryRun: options.dryRun, signal }, dependencies);
+      });
+    });
+}
+
 function addCommand(
-  program: Command,
+  parent: Command,
   options: {
     readonly name: string;
     readonly summary: string;
     readonly settings?: readonly string[];
   },
 ): Command {
-  const command = program
+  const command = parent
     .command(options.name)
     .summary(options.summary)
     .description(

@@ -17,10 +17,13 @@ export interface ClusterOptions {
   /** Merged into the registries' and agents' configuration, section by section. */
   readonly registry?: object;
   readonly agent?: object;
+  /** The same for the agents of some nodes, by name; instead of the common one. */
+  readonly agents?: Readonly<Record<string, object>>;
   readonly watchdogMs?: number;
   /** How Salvor's processes are started; as sources unless told. */
   readonly program?: ProgramPath;
-  readonly discardUnpackedLayers?: boolean;
+  /** On all nodes, or on those that are named. */
+  readonly discardUnpackedLayers?: boolean | readonly string[];
   /** The packaged one unless told. */
   readonly containerdVersion?: ContainerdVersion;
 }
@@ -185,7 +188,7 @@ async function startNode(
   const containerd = await startContainerd(scope, {
     name,
     mirrors: [{ url: `http://127.0.0.1:${ports.registry}` }],
-    discardUnpackedLayers: options.discardUnpackedLayers ?? false,
+    discardUnpackedLayers: discards(options.discardUnpackedLayers, name),
     ...(options.containerdVersion && { version: options.containerdVersion }),
   });
   const directory = join(scope.directory, `${name}-salvor`);
@@ -208,7 +211,7 @@ async function startNode(
       socket,
       store: { kind: 'containerd', containerd: { socket: containerd.socketPath } },
       members: { static: members },
-      ...options.agent,
+      ...(options.agents?.[name] ?? options.agent),
     },
     tls,
     watchdog: { timeoutMs: options.watchdogMs ?? 10_000 },
@@ -226,6 +229,10 @@ async function startNode(
   await node.startAgent();
   await node.startRegistry();
   return node;
+}
+
+function discards(nodes: boolean | readonly string[] | undefined, name: string): boolean {
+  return typeof nodes === 'object' ? nodes.includes(name) : (nodes ?? false);
 }
 
 async function writeIdentity(

@@ -1,0 +1,4 @@
+import { containerdVersion } from '../../support/containerd-version.ts';
+import { describeKeeper } from './describe-keeper.ts';
+
+describeKeeper(containerdVersion('1.7'));

@@ -1,0 +1,3 @@
+import { describeKeeper } from '../faults/containerd/describe-keeper.ts';
+
+describeKeeper();
