@@ -25,7 +25,7 @@ const allowed: Readonly<
   },
   discovery: { folders: ['oci', 'rpc', 'telemetry'], packages: ['@grpc/grpc-js', 'prom-client'] },
   // What is decided ahead, for the registry that serves by it and for the report that foretells it.
-  policy: { folders: ['oci', 'rpc'], packages: [] },
+  policy: { folders: ['oci', 'rpc'], packages: ['ipaddr.js'] },
   report: { folders: ['oci', 'policy', 'rpc', 'telemetry'], packages: ['prom-client'] },
   agent: {
     folders: ['discovery', 'oci', 'rpc', 'telemetry'],

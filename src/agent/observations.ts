@@ -52,6 +52,11 @@ export class Observations {
     return this.#registries.has(registryOf(name));
   }
 
+  /** The registries that have confirmed something here. */
+  registries(): IterableIterator<string> {
+    return this.#registries.values();
+  }
+
   *entries(): IterableIterator<[name: string, tag: Observation]> {
     yield* this.#byName.entries();
   }

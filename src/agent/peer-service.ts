@@ -8,6 +8,7 @@ import {
 import type { Digest } from '../oci/digest.ts';
 import { parseDigest } from '../oci/digest.ts';
 import { safeNumber, tagToMessage } from '../rpc/agent-protocol.ts';
+import { inventoryMessages } from '../rpc/inventory-messages.ts';
 import { rolesOf, type Role } from '../rpc/identity.ts';
 import {
   HeldBlobSchema,
@@ -16,6 +17,8 @@ import {
   ReportCorruptResponseSchema,
   ResolveResponseSchema,
   StatResponseSchema,
+  type InventoryRequest,
+  type InventoryResponse,
   type ListRequest,
   type ListResponse,
   type ReadRequest,
@@ -26,6 +29,7 @@ import {
 import type { AgentMetrics } from './agent-metrics.ts';
 import { sendBlob, writeTo } from './blob-sender.ts';
 import type { HeldContent } from './held-content.ts';
+import type { Inventories } from './inventory/inventories.ts';
 import { RpcFailure } from './rpc-failure.ts';
 import { streamHandler, unaryHandler, type HandlerContext } from './rpc-handlers.ts';
 
@@ -43,7 +47,7 @@ export interface PeerServiceOptions {
   readonly allowedRoles?: Readonly<Record<PeerMethod, readonly Role[]>>;
 }
 
-export type PeerMethod = 'stat' | 'read' | 'resolve' | 'list' | 'reportCorrupt';
+export type PeerMethod = 'stat' | 'read' | 'resolve' | 'list' | 'reportCorrupt' | 'inventory';
 
 /** What other nodes' processes may call over mutual TLS. */
 export const PEER_ROLES: Readonly<Record<PeerMethod, readonly Role[]>> = {
@@ -52,6 +56,7 @@ export const PEER_ROLES: Readonly<Record<PeerMethod, readonly Role[]>> = {
   resolve: ['agent'],
   list: ['agent'],
   reportCorrupt: ['agent', 'registry'],
+  inventory: ['agent'],
 };
 
 const LIST_BATCH = 500;
@@ -63,6 +68,7 @@ export class PeerService {
   readonly #metrics: AgentMetrics;
   readonly #context: HandlerContext;
   readonly #readers: ReaderCount;
+  readonly #inventories: Pick<Inventories, 'current'>;
 
   constructor(
     options: PeerServiceOptions,
@@ -71,12 +77,14 @@ export class PeerService {
       metrics: AgentMetrics;
       log: HandlerContext['log'];
       readers: ReaderCount;
+      inventories: Pick<Inventories, 'current'>;
     },
   ) {
     this.#options = options;
     this.#content = dependencies.content;
     this.#metrics = dependencies.metrics;
     this.#readers = dependencies.readers;
+    this.#inventories = dependencies.inventories;
     this.#context = { log: dependencies.log, metrics: dependencies.metrics };
   }
 
@@ -111,6 +119,14 @@ export class PeerService {
         (call: ServerWritableStream<ListRequest, ListResponse>, s) => {
           this.#authorize('list', call);
           return this.#list(call, s);
+        },
+      ),
+      inventory: streamHandler(
+        'inventory',
+        context,
+        (call: ServerWritableStream<InventoryRequest, InventoryResponse>, s) => {
+          this.#authorize('inventory', call);
+          return this.#inventory(call, s);
         },
       ),
       reportCorrupt: unaryHandler(
@@ -171,6 +187,15 @@ export class PeerService {
       this.#readers.count -= 1;
       this.#metrics.readers.dec();
     }
+  }
+
+  async #inventory(
+    call: ServerWritableStream<InventoryRequest, InventoryResponse>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const limits = { stallMs: this.#options.readerStallMs, signal };
+    const messages = inventoryMessages(await this.#inventories.current());
+    for (const message of messages) await writeTo(call, message, limits);
   }
 
   async #list(

@@ -7,6 +7,8 @@ import type { ContainerdConnection } from '../agent/containerd/containerd-connec
 import { ContainerdEditor } from '../agent/containerd/containerd-editor.ts';
 import { HeldContent } from '../agent/held-content.ts';
 import { Integrity } from '../agent/integrity.ts';
+import { Inventories } from '../agent/inventory/inventories.ts';
+import type { SurveyedStore } from '../agent/inventory/survey.ts';
 import { ImageKeeper } from '../agent/keeper/image-keeper.ts';
 import { createKeeperMetrics } from '../agent/keeper/keeper-metrics.ts';
 import { ManifestFinder } from '../agent/keeper/manifest-finder.ts';
@@ -61,7 +63,7 @@ export async function nodeCredentials(config: Config['tls']): Promise<NodeCreden
 
 /** What an agent is made of. */
 export interface AgentParts {
-  readonly store: ContentStore;
+  readonly store: ContentStore & SurveyedStore;
   /** The way to containerd itself, where the store is containerd's. The store closes it. */
   readonly containerd?: ContainerdConnection;
   readonly credentials: NodeCredentials;
@@ -111,6 +113,10 @@ export function agentService(
     { file: observationFile },
   );
   const content = new HeldContent({ store, integrity, observations });
+  const inventories = new Inventories(
+    { node: config.node.name },
+    { store, integrity, observations, clock: systemClock },
+  );
   const pool = new AgentPool(
     { windowBytes: limits.windowBytes, maxClients: MAX_CONNECTIONS },
     { credentials: parts.credentials.channel },
@@ -133,7 +139,7 @@ export function agentService(
   });
   const { chunkBytes, maxReaders, readerStallMs } = limits;
   const peerOptions = { chunkBytes, maxReaders, readerStallMs };
-  const peerParts = { content, metrics, log, readers };
+  const peerParts = { content, metrics, log, readers, inventories };
   const serverOptions = {
     windowBytes: limits.windowBytes,
     maxConcurrentStreams: limits.maxReaders + SPARE_STREAMS,
@@ -175,6 +181,7 @@ export function agentService(
     },
     stop: async ({ signal }) => {
       localService.endWatches();
+      inventories.stop();
       await Promise.all([peers.close({ signal }), local.close({ signal })]);
       pool.close();
       await keeper?.stop();

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
 import { ContainerdStore } from '../agent/containerd/containerd-store.ts';
 import { DirectoryStore } from '../agent/directory/directory-store.ts';
+import type { SurveyedStore } from '../agent/inventory/survey.ts';
 import { ObservationFile } from '../agent/observation-file.ts';
 import type { ContentStore } from '../agent/store.ts';
 import type { Config } from '../config/schema.ts';
@@ -48,7 +49,7 @@ export const runAgent: RunCommand = async (config, context) => {
 async function openStore(
   config: Config['agent']['store'],
   log: Logger,
-): Promise<{ store: ContentStore; containerd?: ContainerdConnection }> {
+): Promise<{ store: ContentStore & SurveyedStore; containerd?: ContainerdConnection }> {
   if (config.kind === 'directory') {
     return { store: await DirectoryStore.open(config.directory, { log }) };
   }

@@ -12,6 +12,7 @@ import { OfflineTags } from '../registry/offline-tags.ts';
 import { PeerManifests } from '../registry/peer-manifests.ts';
 import { createRegistryMetrics, type UpstreamState } from '../registry/registry-metrics.ts';
 import { Policies } from '../policy/policy.ts';
+import type { RegistryRules } from '../policy/registry-rules.ts';
 import { registryStatus } from '../registry/registry-status.ts';
 import { RegistryServer } from '../registry/registry-server.ts';
 import { RequestReports } from '../registry/request-reports.ts';
@@ -20,7 +21,7 @@ import { Peers } from '../registry/sources/peers.ts';
 import { PeerLoad } from '../registry/sources/peer-load.ts';
 import { Quarantine } from '../registry/sources/quarantine.ts';
 import { TagRecorder, type ManifestKeeper } from '../registry/tag-recorder.ts';
-import { Upstreams, type UpstreamPolicy } from '../registry/upstream/upstreams.ts';
+import { Upstreams } from '../registry/upstream/upstreams.ts';
 import type { AgentClient } from '../rpc/agent-client.ts';
 import type { AdminPage } from '../telemetry/admin-server.ts';
 import type { AgentPool } from '../rpc/agent-pool.ts';
@@ -189,7 +190,7 @@ function settingsOf({ mirrors, upstreams }: Config['registry'], name: string): u
   return upstreams[name] ?? mirrors;
 }
 
-function upstreamPolicy({ allow, deny, upstreams }: Config['registry']): UpstreamPolicy {
+function upstreamPolicy({ allow, deny, upstreams }: Config['registry']): RegistryRules {
   return { allow, deny, configured: Object.keys(upstreams) };
 }
 

@@ -63,7 +63,8 @@ export function isJsonObject(json: unknown): json is Readonly<Record<string, unk
   return typeof json === 'object' && json !== null && !Array.isArray(json);
 }
 
-function readPlatform(json: unknown): Platform | undefined {
+/** Reads the platform of a descriptor, or of an image config, which says it with the same words. */
+export function readPlatform(json: unknown): Platform | undefined {
   if (!isJsonObject(json)) {
     return undefined;
   }

@@ -207,7 +207,7 @@ export class AgentClient {
   /**
    * Everything that the node has.
    *
-   * @throws AgentError, of the kind "too_old" when the node's agent knows no inventories, and an
+   * @throws AgentError, of the kind "unimplemented" when the node's agent knows no inventories, and an
    *   error when what it says makes no sense
    */
   async inventory(limits: CallLimits): Promise<NodeInventory> {

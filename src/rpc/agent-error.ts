@@ -9,7 +9,7 @@ export type AgentErrorKind =
   | 'busy'
   | 'refused'
   | 'invalid'
-  | 'too_old'
+  | 'unimplemented'
   | 'other';
 
 /** A failed call to an agent. */
@@ -47,5 +47,5 @@ const KIND_OF_STATUS: Readonly<Partial<Record<number, AgentErrorKind>>> = {
   [status.INVALID_ARGUMENT]: 'invalid',
   [status.OUT_OF_RANGE]: 'invalid',
   // What an agent does not know was added to the protocol after it was made.
-  [status.UNIMPLEMENTED]: 'too_old',
+  [status.UNIMPLEMENTED]: 'unimplemented',
 };

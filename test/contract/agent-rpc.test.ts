@@ -69,6 +69,7 @@ const allowed: Readonly<Record<PeerMethod, readonly Role[]>> = {
   reportCorrupt: anyProcess,
   resolve: ['agent'],
   list: ['agent'],
+  inventory: ['agent'],
 };
 
 /** One call of each method, as far as AgentClient has it. */
@@ -80,6 +81,7 @@ const calls: Readonly<
     readAll(client.read({ digest: scene.store.add(1).digest, offsetBytes: 0 }, LIMITS)),
   resolve: (client) => client.resolve('registry.test/a:held', LIMITS),
   reportCorrupt: (client, scene) => client.reportCorrupt(scene.store.add(1).digest, LIMITS),
+  inventory: (client) => client.inventory(LIMITS),
 };
 
 describe('Peer over mutual TLS', () => {
@@ -147,7 +149,7 @@ describe('Peer over mutual TLS', () => {
     const scene = await start();
     const client = await peerAs(scene, ['agent', 'registry']);
     const { digest } = scene.store.add(1);
-    const unimplemented = { kind: 'other', cause: { code: 12 } };
+    const unimplemented = { kind: 'unimplemented', cause: { code: 12 } };
     await expect(client.locate({ digest }, LIMITS).next()).rejects.toMatchObject(unimplemented);
     await expect(client.abortIngest(digest, LIMITS)).rejects.toMatchObject(unimplemented);
     const tag = { digest, mediaType: 'a/b', sizeBytes: 1, observedAtMs: 1 };

@@ -2,6 +2,8 @@ import { Registry } from 'prom-client';
 import { createAgentMetrics } from '../../src/agent/agent-metrics.ts';
 import { AgentServer } from '../../src/agent/agent-server.ts';
 import { HeldContent } from '../../src/agent/held-content.ts';
+import { Inventories } from '../../src/agent/inventory/inventories.ts';
+import type { StoreSurvey, SurveyedStore } from '../../src/agent/inventory/survey.ts';
 import { LocalService } from '../../src/agent/local-service.ts';
 import { Observations } from '../../src/agent/observations.ts';
 import { PEER_ROLES, PeerService } from '../../src/agent/peer-service.ts';
@@ -12,6 +14,7 @@ import { StaticMembership } from '../../src/discovery/static-membership.ts';
 import { digestOf, type Digest } from '../../src/oci/digest.ts';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
 import { mutualServerCredentials, type Identity } from '../../src/rpc/identity.ts';
+import { systemClock } from '../../src/telemetry/clock.ts';
 import { silentLogger } from '../../src/telemetry/logger.ts';
 import { credentials, type ChannelCredentials } from '@grpc/grpc-js';
 
@@ -29,7 +32,7 @@ export interface MadeBlob {
 }
 
 /** A store of blobs that take no room; it counts what is done to it. */
-export class MadeStore implements ContentStore {
+export class MadeStore implements ContentStore, SurveyedStore {
   readonly kind = 'made';
   readonly aborted: Digest[] = [];
   readonly #blobs = new Map<Digest, MadeBlob>();
@@ -83,6 +86,19 @@ export class MadeStore implements ContentStore {
   async *names() {
     const tag = await this.resolve('registry.test/a:held');
     if (tag !== undefined) yield tag;
+  }
+
+  async survey(): Promise<StoreSurvey> {
+    const tag = await this.resolve('registry.test/a:held');
+    return {
+      images: tag === undefined ? [] : [{ ...tag, target: tag }],
+      usedImages: new Set(),
+      kept: 'everything',
+      labels: new Map(),
+      runtimeVersion: '1',
+      snapshotter: '',
+      warnings: [],
+    };
   }
 
   async abortIngest(digest: Digest): Promise<number> {
@@ -143,7 +159,12 @@ export class AgentScene implements AsyncDisposable {
       chunkBytes: CHUNK_BYTES,
       readerStallMs: 60_000,
     };
-    const peerParts = { content, metrics, log, readers: this.readers };
+    const integrity = { stateOf: () => 'verified' as const, request: () => undefined };
+    const inventories = new Inventories(
+      { node: 'me' },
+      { store: this.store, integrity, observations, clock: systemClock },
+    );
+    const peerParts = { content, metrics, log, readers: this.readers, inventories };
     const serverOptions = { windowBytes: WINDOW_BYTES, maxConcurrentStreams: 100 };
     this.#peers = new AgentServer(serverOptions, {
       peer: new PeerService(

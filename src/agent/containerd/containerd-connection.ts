@@ -53,19 +53,35 @@ export class ContainerdConnection {
   readonly #client: Client;
   readonly #callTimeoutMs: number;
 
-  constructor(options: ContainerdConnectionOptions) {
+  /** @param dependencies.client of another connection, instead of one of its own */
+  constructor(options: ContainerdConnectionOptions, dependencies: { client?: Client } = {}) {
     this.namespace = options.namespace ?? defaultNamespace;
     this.#callTimeoutMs = options.callTimeoutMs ?? defaultCallTimeoutMs;
     this.listTimeoutMs = options.listTimeoutMs ?? defaultListTimeoutMs;
-    this.#client = new Client(`unix:${options.socketPath}`, credentials.createInsecure(), {
-      'grpc.max_receive_message_length': maxReceiveBytes,
-      'grpc.enable_retries': 0,
-      'grpc.enable_http_proxy': 0,
-      'grpc.use_local_subchannel_pool': 1,
-      'grpc.initial_reconnect_backoff_ms': 100,
-      'grpc.min_reconnect_backoff_ms': 100,
-      'grpc.max_reconnect_backoff_ms': 2000,
-    });
+    this.#client =
+      dependencies.client ??
+      new Client(`unix:${options.socketPath}`, credentials.createInsecure(), {
+        'grpc.max_receive_message_length': maxReceiveBytes,
+        'grpc.enable_retries': 0,
+        'grpc.enable_http_proxy': 0,
+        'grpc.use_local_subchannel_pool': 1,
+        'grpc.initial_reconnect_backoff_ms': 100,
+        'grpc.min_reconnect_backoff_ms': 100,
+        'grpc.max_reconnect_backoff_ms': 2000,
+      });
+  }
+
+  /** The same connection for another namespace. It is closed with this one, never by itself. */
+  inNamespace(namespace: string): ContainerdConnection {
+    return new ContainerdConnection(
+      {
+        socketPath: '',
+        namespace,
+        callTimeoutMs: this.#callTimeoutMs,
+        listTimeoutMs: this.listTimeoutMs,
+      },
+      { client: this.#client },
+    );
   }
 
   /** One question, one answer. @returns undefined when containerd says that there is no such thing */

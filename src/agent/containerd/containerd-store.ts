@@ -11,9 +11,11 @@ import type {
   OpenBlob,
   StoreCallOptions,
 } from '../store.ts';
+import type { StoreSurvey, SurveyedStore } from '../inventory/survey.ts';
 import { isMissingBlob } from './call-failure.ts';
 import { ContainerdClient } from './containerd-client.ts';
 import type { ContainerdConnection } from './containerd-connection.ts';
+import { ContainerdSurvey } from './containerd-survey.ts';
 import { readImageRecord } from './image-record.ts';
 import { StreamedBlob } from './streamed-blob.ts';
 
@@ -30,10 +32,11 @@ export interface ContainerdStoreOptions {
  * While containerd is away, blobs are still served from their files; names throw a
  * StoreUnavailableError. Once it is back everything works again by itself.
  */
-export class ContainerdStore implements ContentStore {
+export class ContainerdStore implements ContentStore, SurveyedStore {
   readonly kind = 'containerd';
   readonly #connection: ContainerdConnection;
   readonly #client: ContainerdClient;
+  readonly #survey: ContainerdSurvey;
   readonly #log: Pick<Logger, 'info' | 'warn'>;
   #files: BlobFiles | undefined;
   #readsFiles: boolean | undefined;
@@ -45,6 +48,7 @@ export class ContainerdStore implements ContentStore {
     this.#log = dependencies.log;
     this.#connection = dependencies.connection;
     this.#client = new ContainerdClient(dependencies.connection);
+    this.#survey = new ContainerdSurvey(dependencies.connection);
     if (options.contentPath !== undefined) this.#files = new BlobFiles(options.contentPath);
   }
 
@@ -109,6 +113,10 @@ export class ContainerdStore implements ContentStore {
       if (await this.#client.abortIngest(ingest.ref, options)) aborted += 1;
     }
     return aborted;
+  }
+
+  survey(options: StoreCallOptions = {}): Promise<StoreSurvey> {
+    return this.#survey.take(options);
   }
 
   /** Whether containerd itself answers. */

@@ -27,8 +27,12 @@ export function readImageRecord(image: Image): NamedDescriptor | undefined {
   if (!isTagName || !digest.ok || !isImage || !Number.isSafeInteger(sizeBytes) || sizeBytes <= 0) {
     return undefined;
   }
-  const recordedAtMs = milliseconds(image.updatedAt) ?? milliseconds(image.createdAt) ?? 0;
-  return { name, digest: digest.value, mediaType, sizeBytes, recordedAtMs };
+  return { name, digest: digest.value, mediaType, sizeBytes, recordedAtMs: recordTimeMs(image) };
+}
+
+/** When containerd last wrote a record, milliseconds since the epoch; 0 when it does not say. */
+export function recordTimeMs(image: Pick<Image, 'createdAt' | 'updatedAt'>): number {
+  return milliseconds(image.updatedAt) ?? milliseconds(image.createdAt) ?? 0;
 }
 
 function milliseconds(time: Timestamp | undefined): number | undefined {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { Digest } from '../../oci/digest.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import { BlobFiles, isMissing } from '../blob-files.ts';
+import type { StoreSurvey, SurveyedStore } from '../inventory/survey.ts';
 import { StoreUnavailableError } from '../store.ts';
 import type {
   BlobInfo,
@@ -53,7 +54,7 @@ const defaultMaxWriters = 64;
  * A directory in the OCI image layout (OCI image specification 1.1, image-layout.md) that keeps
  * blobs up to a bound: the ones used longest ago make room for new ones.
  */
-export class DirectoryStore implements ContentStore {
+export class DirectoryStore implements ContentStore, SurveyedStore {
   readonly kind = 'directory';
   readonly #path: string;
   readonly #options: Required<DirectoryStoreOptions>;
@@ -143,6 +144,26 @@ export class DirectoryStore implements ContentStore {
       this.#requireOpen(options);
       if (await this.#isHeld(entry)) yield entry;
     }
+  }
+
+  /** Names are all there is: blobs go when room is needed, not when nothing refers to them. */
+  async survey(options: StoreCallOptions = {}): Promise<StoreSurvey> {
+    this.#requireOpen(options);
+    const images = this.#index.list().map((entry) => {
+      const { name, digest, mediaType, sizeBytes, recordedAtMs, observedAtMs } = entry;
+      const target = { digest, mediaType, sizeBytes };
+      const observed = observedAtMs === undefined ? {} : { observedAtMs };
+      return { name, target, recordedAtMs, ...observed };
+    });
+    return {
+      images,
+      usedImages: new Set(),
+      kept: 'everything',
+      labels: new Map(),
+      runtimeVersion: '',
+      snapshotter: '',
+      warnings: [],
+    };
   }
 
   async abortIngest(digest: Digest, options: StoreCallOptions = {}): Promise<number> {

@@ -1,27 +1,8 @@
 import { lookup as dnsLookup, type LookupAddress } from 'node:dns';
 import { isIP, type LookupFunction } from 'node:net';
 import ipaddr from 'ipaddr.js';
+import { isGuardedAddress, isGuardedHost, plainForm } from '../../policy/guarded-address.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
-
-/**
- * The ranges that an image's name must never lead to unless the configuration says so: this host,
- * its links (which is where clouds keep their metadata service), and nowhere.
- */
-const GUARDED_RANGES: ReadonlySet<string> = new Set([
-  'unspecified',
-  'broadcast',
-  'multicast',
-  'linkLocal',
-  'loopback',
-  'reserved',
-]);
-
-/** Where clouds keep metadata and host services outside of the ranges above. */
-const GUARDED_ADDRESSES: ReadonlySet<string> = new Set([
-  '100.100.100.200',
-  '168.63.129.16',
-  'fd00:ec2::254',
-]);
 
 /** Decides which addresses may be dialled on behalf of a client. */
 export class AddressGuard {
@@ -53,17 +34,13 @@ export class AddressGuard {
    * @param name "host" or "host:port", the host being an address or a DNS name
    */
   static guards(name: string): boolean {
-    const host = new URL(`http://${name}/`).hostname.replace(/^\[|\]$/g, '');
-    if (isIP(host) === 0) return host === 'localhost' || host.endsWith('.localhost');
-    return !new AddressGuard([]).permits(host);
+    return isGuardedHost(name);
   }
 
   /** Whether an address may be dialled. */
   permits(address: string): boolean {
+    if (!isGuardedAddress(address)) return true;
     const parsed = plainForm(address);
-    if (!GUARDED_RANGES.has(parsed.range()) && !GUARDED_ADDRESSES.has(parsed.toString())) {
-      return true;
-    }
     return this.#allowed.some(
       ([network, bits]) => network.kind() === parsed.kind() && parsed.match(network, bits),
     );
@@ -93,14 +70,6 @@ export class AddressGuard {
       else callback(null, first.address, first.family);
     });
   };
-}
-
-// An IPv4 address, its mapped form and its NAT64 form (RFC 6052) are the same place.
-function plainForm(address: string): ipaddr.IPv4 | ipaddr.IPv6 {
-  const parsed = ipaddr.process(address);
-  return parsed.kind() === 'ipv6' && parsed.range() === 'rfc6052'
-    ? new ipaddr.IPv4(parsed.toByteArray().slice(-4))
-    : parsed;
 }
 
 function forbidden(host: string): UpstreamFailure {

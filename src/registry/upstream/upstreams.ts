@@ -1,24 +1,14 @@
-import { AddressGuard } from './address-guard.ts';
-import { namePattern } from '../../oci/name-pattern.ts';
+import { allowsRegistry, type RegistryRules } from '../../policy/registry-rules.ts';
 import type { Upstream } from './upstream.ts';
 
-/** Which registries may be asked on behalf of clients. */
-export interface UpstreamPolicy {
-  /** Patterns of registry names, "*" standing for any part of one. */
-  readonly allow: readonly string[];
-  readonly deny: readonly string[];
-  /** Names that the configuration describes; no other may stand for this host or its links. */
-  readonly configured: readonly string[];
-}
-
-export interface UpstreamsOptions extends UpstreamPolicy {
+export interface UpstreamsOptions extends RegistryRules {
   /** How long requests may still use an upstream that is no longer wanted, milliseconds. */
   readonly drainMs: number;
 }
 
 /** What is to hold from now on. */
 export interface UpstreamsChange {
-  readonly policy: UpstreamPolicy;
+  readonly policy: RegistryRules;
   /** As in the constructor. */
   readonly create: (name: string) => Upstream;
   /** Whether what is configured for an upstream itself differs from before. */
@@ -37,7 +27,7 @@ interface Use {
 /** The registries that images come from, made when first asked for. */
 export class Upstreams {
   readonly #drainMs: number;
-  #policy: UpstreamPolicy;
+  #policy: RegistryRules;
   #create: (name: string) => Upstream;
   readonly #byName = new Map<string, Upstream>();
   readonly #uses = new WeakMap<Upstream, Use>();
@@ -71,7 +61,7 @@ export class Upstreams {
 
   /** Whether policy lets clients ask the registry of this name; it need not have been asked for yet. */
   allows(name: string): boolean {
-    return allows(this.#policy, name);
+    return allowsRegistry(this.#policy, name);
   }
 
   /**
@@ -103,11 +93,12 @@ export class Upstreams {
    */
   apply(change: UpstreamsChange): string[] {
     const { policy, create, isChanged } = change;
-    const isKept = (name: string): boolean => allows(policy, name) && !isChanged(name);
+    const isKept = (name: string): boolean => allowsRegistry(policy, name) && !isChanged(name);
     const leaving = [...this.#byName].filter(([name]) => !isKept(name));
     const replacements = new Map<string, Upstream>();
     try {
-      for (const [name] of leaving) if (allows(policy, name)) replacements.set(name, create(name));
+      for (const [name] of leaving)
+        if (allowsRegistry(policy, name)) replacements.set(name, create(name));
     } catch (error) {
       for (const upstream of replacements.values()) void upstream.close();
       throw error;
@@ -167,10 +158,4 @@ export class Upstreams {
     this.#uses.set(upstream, use);
     return use;
   }
-}
-
-function allows({ allow, configured, deny }: UpstreamPolicy, name: string): boolean {
-  if (!configured.includes(name) && AddressGuard.guards(name)) return false;
-  if (deny.some((pattern) => namePattern(pattern).test(name))) return false;
-  return allow.some((pattern) => namePattern(pattern).test(name));
 }

@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { Upstreams, type UpstreamPolicy } from '../../../../src/registry/upstream/upstreams.ts';
+import type { RegistryRules } from '../../../../src/policy/registry-rules.ts';
+import { Upstreams } from '../../../../src/registry/upstream/upstreams.ts';
 import type { Upstream } from '../../../../src/registry/upstream/upstream.ts';
 
 const DRAIN_MS = 20_000;
-const open: UpstreamPolicy = { allow: ['*'], deny: [], configured: [] };
+const open: RegistryRules = { allow: ['*'], deny: [], configured: [] };
 
 let made: string[];
 let closed: Upstream[];
@@ -22,7 +23,7 @@ function get(name: string): Upstream {
   return upstream!;
 }
 
-function apply(change: { policy?: Partial<UpstreamPolicy>; changed?: string[] }): string[] {
+function apply(change: { policy?: Partial<RegistryRules>; changed?: string[] }): string[] {
   return upstreams.apply({
     policy: { ...open, ...change.policy },
     create,
