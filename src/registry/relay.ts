@@ -155,30 +155,23 @@ export class Relay {
       if (fresh.length > 0 && this.#position <= window.end) {
         const wanted = fresh.subarray(0, window.end + 1 - this.#position);
         this.#position += wanted.length;
-        yield* this.#pushOut(wanted);
+        if (this.#whole && this.#tap !== undefined) await this.#tap.write(wanted);
+        if (this.#mustHold()) this.#held.push(wanted);
+        else {
+          this.#emittedBytes += wanted.length;
+          yield wanted;
+        }
       }
       if (at > lastNeeded) return;
     }
     throw new SourceError('cut', `${body.source} ended at byte ${at}`);
   }
 
-  async *#pushOut(chunk: Buffer): AsyncGenerator<Buffer> {
-    if (this.#whole) await this.#tap?.write(chunk);
-    if (this.#verifier === undefined) {
-      this.#emittedBytes += chunk.length;
-      yield chunk;
-      return;
-    }
-    if (this.#options.sizeBytes <= CHECKED_FIRST_BYTES) {
-      this.#held.push(chunk);
-      return;
-    }
-    const ready = this.#held;
-    this.#held = [chunk];
-    for (const piece of ready) {
-      this.#emittedBytes += piece.length;
-      yield piece;
-    }
+  /** Whether what has just come must wait for the verdict: the last bytes, or all of a small blob. */
+  #mustHold(): boolean {
+    if (this.#verifier === undefined) return false;
+    const { sizeBytes, window } = this.#options;
+    return sizeBytes <= CHECKED_FIRST_BYTES || this.#position > window.end;
   }
 
   /** All bytes are there: lets the rest out if they are right. */
