@@ -36,7 +36,9 @@ export async function writeBody(
       if (!batch.isFull) continue;
       batch.flush();
       if (!batch.mustDrain) continue;
+      const waitsSinceMs = performance.now();
       const drained = await waitForClient(response, 'drain', options);
+      batch.noteDrain(performance.now() - waitsSinceMs);
       if (drained !== 'done') return { end: drained, bytes };
     }
     batch.flush();

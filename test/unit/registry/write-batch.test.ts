@@ -44,6 +44,17 @@ test('WriteBatch counts what waits at the socket too', () => {
   expect(batch.mustDrain).toBe(true);
 });
 
+test('WriteBatch lets less wait for a client that is slow, until it is not', () => {
+  const { batch } = scene(63 * KIB);
+  batch.noteDrain(201);
+  expect(batch.isFull).toBe(false);
+  batch.add(Buffer.alloc(KIB));
+  expect(batch.isFull).toBe(true);
+  batch.noteDrain(200);
+  expect(batch.isFull).toBe(false);
+  batch.drop();
+});
+
 test('WriteBatch forgets what it is told to drop', async () => {
   const { batch, calls } = scene();
   batch.add(Buffer.from('a'));
