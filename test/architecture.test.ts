@@ -23,7 +23,13 @@ const allowed: Readonly<
     folders: ['oci'],
     packages: ['@bufbuild/protobuf', '@grpc/grpc-js', '@peculiar/x509', 'reflect-metadata'],
   },
-  discovery: { folders: ['oci', 'rpc', 'telemetry'], packages: ['@grpc/grpc-js', 'prom-client'] },
+  // The official client costs 80 MiB of memory: it is loaded for kubeconfig files alone, see
+  // src/kubernetes/kubeconfig-access.ts; what a Pod asks of its API server is a few calls.
+  kubernetes: { folders: ['oci', 'telemetry'], packages: ['@kubernetes/client-node'] },
+  discovery: {
+    folders: ['kubernetes', 'oci', 'rpc', 'telemetry'],
+    packages: ['@grpc/grpc-js', 'prom-client'],
+  },
   // What is decided ahead, for the registry that serves by it and for the report that foretells it.
   policy: { folders: ['oci', 'rpc'], packages: ['ipaddr.js'] },
   report: { folders: ['oci', 'policy', 'rpc', 'telemetry'], packages: ['prom-client'] },
@@ -41,6 +47,7 @@ const allowed: Readonly<
       'agent',
       'config',
       'discovery',
+      'kubernetes',
       'node',
       'oci',
       'policy',

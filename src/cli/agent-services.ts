@@ -22,7 +22,7 @@ import type { ContentStore } from '../agent/store.ts';
 import type { Config } from '../config/schema.ts';
 import type { Digest } from '../oci/digest.ts';
 import { Locator, type AskMember } from '../discovery/locate.ts';
-import { StaticMembership } from '../discovery/static-membership.ts';
+import type { Member, MembershipStatus } from '../discovery/membership.ts';
 import { AgentPool } from '../rpc/agent-pool.ts';
 import {
   mutualChannelCredentials,
@@ -31,6 +31,7 @@ import {
 } from '../rpc/identity.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { nodeMembership } from './membership.ts';
 import type { Service } from './service-group.ts';
 
 /** Calls that one connection may have under way beside its blob streams. */
@@ -77,9 +78,11 @@ export interface AgentParts {
 
 /** An agent to run, and what others may do with it. */
 export interface AgentService {
-  readonly service: Service;
+  readonly services: readonly Service[];
   /** Takes over what is reloadable of a changed configuration. */
   readonly apply: (config: Config['agent']) => void;
+  /** For its admin port: whom it takes for the other nodes. */
+  readonly members: () => MembershipStatus & { readonly list: readonly Member[] };
 }
 
 /** The agent as a service: listeners, lookups, background hashing. */
@@ -123,7 +126,11 @@ export function agentService(
   );
   const readers = { count: 0 };
   const self = { name: config.node.name, address: '' };
-  const membership = new StaticMembership(config.agent.members.static);
+  const membership = nodeMembership(config, {
+    log,
+    metrics: parts.metrics,
+    onChange: (members) => pool.keepOnly(new Set(members.map(({ address }) => address))),
+  });
   const locator = new Locator(
     { self, memberTimeoutMs: limits.memberTimeoutMs, maxMembersAsked: limits.maxMembersAsked },
     {
@@ -190,11 +197,11 @@ export function agentService(
       observationFile?.close();
     },
   };
-  const apply = ({ members }: Config['agent']): void => {
-    membership.replace(members.static);
-    pool.keepOnly(new Set(members.static.map(({ address }) => address)));
+  return {
+    services: [membership.service, service],
+    apply: ({ members }) => membership.apply(members),
+    members: () => ({ ...membership.status(), list: membership.members() }),
   };
-  return { service, apply };
 }
 
 /** @returns undefined where nothing is to be kept: it is off, or the store keeps whole images */

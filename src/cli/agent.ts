@@ -37,8 +37,9 @@ export const runAgent: RunCommand = async (config, context) => {
     log,
   };
   const agent = agentService(config, { listen, socket }, parts);
-  await frame.run([agent.service], {
+  await frame.run(agent.services, {
     apply: (next) => agent.apply(next.agent),
+    pages: { '/status': () => ({ members: agent.members() }) },
     checks: {
       store: async () => (await store.ready()) || `the ${store.kind} store cannot be asked`,
     },

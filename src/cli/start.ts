@@ -61,7 +61,7 @@ export const runStart: RunCommand = async (config, context) => {
   await frame.run(
     [
       connection,
-      agentService(config, { listen: undefined, socket }, { ...parts, metrics, log }).service,
+      ...agentService(config, { listen: undefined, socket }, { ...parts, metrics, log }).services,
       ...registry.services,
     ],
     {

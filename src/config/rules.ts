@@ -123,6 +123,12 @@ function checkTlsOff({ config, command, sourceOf }: RuleInput): ConfigMistake[] 
     return [];
   }
   const expected = 'a loopback address, as tls.mode is off';
+  const { source: memberSource } = config.agent.members;
+  if (memberSource !== 'static') {
+    const key = 'agent.members.source';
+    const found = showValue(memberSource);
+    return [{ key, source: sourceOf(key), found, expected: 'static, as tls.mode is off' }];
+  }
   const mistakes = config.agent.members.static.flatMap((member, index): ConfigMistake[] => {
     const key = `agent.members.static[${index}].address`;
     const source = sourceOf('agent.members.static');
@@ -151,6 +157,17 @@ function checkMembers({ config, sourceOf }: RuleInput): ConfigMistake[] {
     const source = sourceOf('agent.members.static');
     return [{ key, source, found: showValue(name), expected: 'a name that no other member has' }];
   });
+}
+
+function checkMemberSource({ config, command, sourceOf }: RuleInput): ConfigMistake[] {
+  const { source, kubernetes, dns } = config.agent.members;
+  const missing =
+    command === 'agent' &&
+    ((source === 'kubernetes' && kubernetes.service === '' && 'kubernetes.service') ||
+      (source === 'dns' && dns.name === '' && 'dns.name'));
+  if (missing === false) return [];
+  const key = `agent.members.${missing}`;
+  return [{ key, source: sourceOf(key), expected: `a name, as agent.members.source is ${source}` }];
 }
 
 function checkListeners({ config, sourceOf }: RuleInput): ConfigMistake[] {
@@ -186,7 +203,14 @@ const rules: readonly Rule[] = [
     keys: ['tls.mode', 'tls.ca', 'tls.certificate', 'tls.key', 'registry.agentSocket'],
     check: checkTlsFiles,
   },
-  { keys: ['tls.mode', 'agent.listen', 'agent.members.static'], check: checkTlsOff },
+  {
+    keys: ['tls.mode', 'agent.listen', 'agent.members.static', 'agent.members.source'],
+    check: checkTlsOff,
+  },
+  {
+    keys: ['agent.members.source', 'agent.members.kubernetes.service', 'agent.members.dns.name'],
+    check: checkMemberSource,
+  },
   { keys: ['agent.members.static'], check: checkMembers },
   {
     keys: ['registry.limits.inFlightBytes', 'registry.limits.maxManifestBytes'],

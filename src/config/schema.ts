@@ -330,10 +330,60 @@ const agentSection = section("The agent: reads this node's content store and ser
     }),
   }),
   members: section('Which other agents there are.', {
+    source: choice(
+      ['static', 'kubernetes', 'dns'],
+      'Where the list comes from: this file, EndpointSlices of a Kubernetes Service, or DNS.',
+      { reloadable: true },
+    ),
     static: list(memberSection, {
       default: [],
       reloadable: true,
       description: 'Agents by name and address. This node may be among them.',
+    }),
+    kubernetes: section('Used when source is kubernetes.', {
+      namespace: text({
+        default: '',
+        maxLength: 63,
+        format: 'kubernetesName',
+        reloadable: true,
+        description: "Namespace of the Service. Empty: that of this Pod's service account.",
+      }),
+      service: text({
+        default: 'salvor',
+        maxLength: 63,
+        format: 'kubernetesName',
+        reloadable: true,
+        description:
+          'Headless Service that selects the agents, ready or not. Its port named agent, else its ' +
+          'first, is where they listen.',
+      }),
+      kubeconfig: text({
+        default: '',
+        format: 'absolutePath',
+        reloadable: true,
+        description:
+          'Kubeconfig file, for agents outside of Pods; costs some 80 MiB of memory. Empty: the ' +
+          'service account of this Pod.',
+      }),
+    }),
+    dns: section('Used when source is dns.', {
+      name: text({
+        default: '',
+        maxLength: 253,
+        format: 'dnsName',
+        reloadable: true,
+        description:
+          'Fully qualified name. One that begins with an underscore, such as ' +
+          '_peers._tcp.salvor.example.com, is asked for SRV records, every other for its addresses.',
+      }),
+      port: count(7490, 'Port of the agents, where the name has no SRV records.', {
+        maximum: 65_535,
+        reloadable: true,
+      }),
+      intervalMs: milliseconds(30_000, 'Between two questions.', {
+        minimum: 1000,
+        reloadable: true,
+      }),
     }),
   }),
   limits: section('Bounds of the agent.', {
@@ -345,7 +395,7 @@ const agentSection = section("The agent: reads this node's content store and ser
       'How long another node may take nothing of what it reads before its place goes to others.',
       { minimum: 1000 },
     ),
-    maxMembersAsked: count(64, 'Members asked at a time for one lookup.', { maximum: 10_000 }),
+    maxMembersAsked: count(256, 'Members asked at a time for one lookup.', { maximum: 10_000 }),
     memberTimeoutMs: milliseconds(800, 'For one member to answer a lookup.'),
     observations: count(50_000, 'Tags whose last confirmed digest is remembered.', {
       maximum: 10_000_000,

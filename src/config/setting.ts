@@ -108,7 +108,7 @@ const dayMs = 86_400_000;
 export function milliseconds(
   defaultMs: number,
   description: string,
-  bounds: { minimum?: number; maximum?: number } = {},
+  bounds: { minimum?: number; maximum?: number; reloadable?: true } = {},
 ): IntegerSetting {
   return integer('milliseconds', {
     default: defaultMs,
@@ -142,7 +142,7 @@ export function bytesPerSecond(defaultRate: number, description: string): Intege
 export function count(
   defaultCount: number,
   description: string,
-  bounds: { minimum?: number; maximum: number },
+  bounds: { minimum?: number; maximum: number; reloadable?: true },
 ): IntegerSetting {
   return integer('items', { default: defaultCount, minimum: 1, description, ...bounds });
 }

@@ -6,9 +6,11 @@ export type TextFormat =
   | 'address'
   | 'apiUrl'
   | 'cidr'
+  | 'dnsName'
   | 'headerName'
   | 'headerValue'
   | 'hostPattern'
+  | 'kubernetesName'
   | 'namePattern'
   | 'registryHost'
   | 'staleCause';
@@ -125,6 +127,10 @@ export const textFormats: Readonly<Record<TextFormat, FormatRule>> = {
     matches: isApiUrl,
   },
   cidr: { expected: 'an address block, such as 10.0.0.0/8', matches: isCidr },
+  dnsName: {
+    expected: 'a DNS name, such as salvor.example.com or _peers._tcp.salvor.example.com',
+    matches: (value) => hostName.test(value.replace(/\.$/, '')),
+  },
   headerName: {
     expected:
       'the name of a header, other than Host, Accept, Range, conditions and those of a connection',
@@ -137,6 +143,10 @@ export const textFormats: Readonly<Record<TextFormat, FormatRule>> = {
   hostPattern: {
     expected: 'a registry host, *, or a pattern such as *.example.com',
     matches: isHostPattern,
+  },
+  kubernetesName: {
+    expected: 'lower case letters, digits and hyphens, such as salvor',
+    matches: (value) => /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(value),
   },
   namePattern: {
     expected: 'a registry and repository, * for any part, such as docker.io/library/*',

@@ -37,12 +37,6 @@ export interface LocatorOptions {
 /** A member that did not answer lately gets this share of the usual time. */
 const SUSPECT_SHARE = 0.25;
 
-/** A finished question, together with the promise that it was. */
-interface Outcome {
-  readonly outcome: Promise<Outcome>;
-  readonly holder?: KeyHolder;
-}
-
 /**
  * Finds who has a key by asking every member at once: right for small clusters, and never wrong,
  * since what each member says is what it has at that moment.
@@ -78,33 +72,38 @@ export class Locator {
   ): AsyncGenerator<{ holder: KeyHolder } | { summary: LocateSummary }> {
     const { self, maxMembersAsked } = this.#options;
     const others = this.#membership.members().filter((member) => member.name !== self.name);
-    const waiting = [self, ...others];
-    this.#health.keepOnly(new Set(waiting.map(({ name }) => name)));
+    this.#health.keepOnly(new Set([self.name, ...others.map(({ name }) => name)]));
+    // Those that failed lately come last: they must not hold up the others where not all are
+    // asked at once.
+    const isSuspect = ({ name }: Member): boolean => this.#health.isSuspect(name);
+    const trusted = others.filter((member) => !isSuspect(member));
+    const waiting = [self, ...trusted, ...others.filter(isSuspect)];
     const asked = waiting.length;
-    let failed = 0;
-    const running = new Set<Promise<Outcome>>();
+    const tally = { ended: 0, failed: 0 };
+    const found: KeyHolder[] = [];
+    let news = Promise.withResolvers<undefined>();
     const left = new AbortController();
     const signal = AbortSignal.any([options.signal, left.signal]);
-    const startNext = (): void => {
-      const member = waiting.shift();
-      if (member === undefined) return;
-      const outcome: Promise<Outcome> = this.#askOne(member, key, signal).then((answer) => {
-        if (answer === 'failed') failed += 1;
-        return typeof answer === 'object'
-          ? { outcome, holder: { member, ...answer } }
-          : { outcome };
-      });
-      running.add(outcome);
+    const askNext = async (): Promise<void> => {
+      for (let member = waiting.shift(); member !== undefined; member = waiting.shift()) {
+        const answer = await this.#askOne(member, key, signal);
+        tally.ended += 1;
+        if (answer === 'failed') tally.failed += 1;
+        if (typeof answer === 'object') found.push({ member, ...answer });
+        if (typeof answer === 'object' || tally.ended === asked) news.resolve(undefined);
+      }
     };
     try {
-      while (running.size < maxMembersAsked && waiting.length > 0) startNext();
-      while (running.size > 0) {
-        const { outcome, holder } = await Promise.race(running);
-        running.delete(outcome);
-        startNext();
-        if (holder !== undefined) yield { holder };
+      for (let count = Math.min(maxMembersAsked, asked); count > 0; count -= 1) void askNext();
+      for (;;) {
+        for (let holder = found.shift(); holder !== undefined; holder = found.shift()) {
+          yield { holder };
+        }
+        if (tally.ended === asked) break;
+        await news.promise;
+        news = Promise.withResolvers<undefined>();
       }
-      yield { summary: { asked, failed } };
+      yield { summary: { asked, failed: tally.failed } };
     } finally {
       // Whoever stops listening has no more use for the answers that are still to come.
       left.abort();

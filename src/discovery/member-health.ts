@@ -31,10 +31,14 @@ export class MemberHealth {
 
   /** How long to wait for a member, milliseconds. */
   timeoutMs(name: string): number {
+    return this.isSuspect(name) ? this.#options.suspectTimeoutMs : this.#options.timeoutMs;
+  }
+
+  /** Whether a member has failed to answer lately, and more than once. */
+  isSuspect(name: string): boolean {
     const record = this.#records.get(name);
     const isFresh = record !== undefined && this.#now() - record.lastFailureMs < FORGET_MS;
-    const isSuspect = isFresh && record.failures >= SUSPECT_AFTER;
-    return isSuspect ? this.#options.suspectTimeoutMs : this.#options.timeoutMs;
+    return isFresh && record.failures >= SUSPECT_AFTER;
   }
 
   recordAnswer(name: string): void {

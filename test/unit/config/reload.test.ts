@@ -76,7 +76,14 @@ describe('planReload', () => {
         'registry.upstreams',
         'registry.mirrors',
         'registry.policies',
+        'agent.members.source',
         'agent.members.static',
+        'agent.members.kubernetes.namespace',
+        'agent.members.kubernetes.service',
+        'agent.members.kubernetes.kubeconfig',
+        'agent.members.dns.name',
+        'agent.members.dns.port',
+        'agent.members.dns.intervalMs',
       ],
     );
   });

@@ -26,6 +26,14 @@ const examples: Readonly<
     right: ['10.0.0.0/8', '::1/128', '0.0.0.0/0'],
     wrong: ['10.0.0.0', '10.0.0.0/33', '::/129', '10.0.0/8', '10.0.0.0/8/8', '10.0.0.0/-1', 'a/8'],
   },
+  dnsName: {
+    right: ['salvor.example.com', 'salvor.example.com.', '_peers._tcp.salvor', 'a'],
+    wrong: ['a b', 'a..b', '.', '-a', `${'a'.repeat(64)}.b`],
+  },
+  kubernetesName: {
+    right: ['salvor', 'a-1', '1'],
+    wrong: ['Salvor', 'a_b', '-a', 'a-', 'a.b', 'a/../b'],
+  },
   hostPattern: {
     right: ['*', '*.example.com', 'docker.io', 'localhost:5000', '*.example.com:5000'],
     wrong: ['**', 'a*', '*example.com', '*.', 'https://docker.io', 'docker.io/library'],

@@ -1,0 +1,173 @@
+import { Resolver } from 'node:dns/promises';
+import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Config } from '../config/schema.ts';
+import { DnsMembership } from '../discovery/dns-membership.ts';
+import { EndpointSliceMembership } from '../discovery/endpoint-slice-membership.ts';
+import { MemberFile } from '../discovery/member-file.ts';
+import { MemberList } from '../discovery/member-list.ts';
+import type { Member, Membership, MembershipStatus } from '../discovery/membership.ts';
+import { familyOf, selfCheck, splitAddress } from '../discovery/own-address.ts';
+import { API_CALLS } from '../kubernetes/api-calls.ts';
+import { inClusterAccess, type ClusterAccess } from '../kubernetes/cluster-access.ts';
+import { KubeApi } from '../kubernetes/kube-api.ts';
+import { kubeconfigAccess } from '../kubernetes/kubeconfig-access.ts';
+import { systemClock } from '../telemetry/clock.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import type { Service } from './service-group.ts';
+
+const MAX_MEMBERS = 4096;
+const CALL_TIMEOUT_MS = 10_000;
+const DNS_TIMEOUT_MS = 2000;
+const DNS_TRIES = 2;
+
+type MembersConfig = Config['agent']['members'];
+
+/** What keeps the list of members up to date. */
+interface Feed {
+  start(): void;
+  stop(): Promise<void>;
+}
+
+/** Whom the agent takes for the other nodes. */
+export interface NodeMembership extends Membership {
+  readonly service: Service;
+  /** Takes over changed settings; another source begins with the members of the last one. */
+  apply(config: MembersConfig): void;
+  status(): MembershipStatus;
+}
+
+/**
+ * The membership that the configuration asks for.
+ *
+ * @param dependencies.onChange told who belongs to the cluster whenever that has changed
+ */
+export function nodeMembership(
+  config: Pick<Config, 'node' | 'agent'>,
+  dependencies: {
+    readonly log: Logger;
+    readonly metrics: Registry;
+    readonly onChange: (members: readonly Member[]) => void;
+  },
+): NodeMembership {
+  const { log } = dependencies;
+  const { listen } = config.agent;
+  const path = join(config.node.stateDirectory, 'members.json');
+  const file = new MemberFile({ path, maxMembers: MAX_MEMBERS }, { log, clock: systemClock });
+  const isSelf = selfCheck({ name: config.node.name, listen });
+  const list = new MemberList(
+    { isSelf, maxMembers: MAX_MEMBERS },
+    { clock: systemClock, log, file, onChange: dependencies.onChange },
+  );
+  const troubles = registerMetrics(dependencies.metrics, list);
+  const feedParts = { listen, list, log, onTrouble: (kind: string) => troubles.inc({ kind }) };
+  let current = config.agent.members;
+  let feed: Feed | undefined;
+  let work: Promise<void> = Promise.resolve();
+  if (current.source === 'static') list.replace(current.static, { isFinal: true });
+  const begin = async (members: MembersConfig): Promise<void> => {
+    await feed?.stop();
+    feed = undefined;
+    const source = nameOfSource(members);
+    if (members.source === 'static') {
+      list.describe(source);
+      list.replace(members.static, { isFinal: true });
+      return;
+    }
+    await list.begin(source);
+    feed = startFeed(members, feedParts);
+  };
+  return {
+    members: () => list.members(),
+    status: () => list.status(),
+    apply: (members) => {
+      if (isDeepStrictEqual(members, current)) return;
+      current = members;
+      work = work.then(() => begin(members));
+    },
+    service: {
+      name: 'membership',
+      start: () => (work = work.then(() => begin(current))),
+      stop: async () => {
+        await work;
+        await feed?.stop();
+        await file.close();
+      },
+    },
+  };
+}
+
+function nameOfSource({ source, kubernetes, dns }: MembersConfig): string {
+  if (source === 'kubernetes') return `kubernetes ${kubernetes.namespace}/${kubernetes.service}`;
+  return source === 'dns' ? `dns ${dns.name}` : source;
+}
+
+function startFeed(
+  members: MembersConfig,
+  parts: {
+    readonly listen: string;
+    readonly list: MemberList;
+    readonly log: Logger;
+    readonly onTrouble: (kind: string) => void;
+  },
+): Feed {
+  const { listen, list, log, onTrouble } = parts;
+  const family = familyOf(listen);
+  const common = { list, log, clock: systemClock };
+  if (members.source === 'dns') {
+    const createResolver = (): Resolver =>
+      new Resolver({ timeout: DNS_TIMEOUT_MS, tries: DNS_TRIES });
+    const feed = new DnsMembership(
+      { ...members.dns, family },
+      { ...common, createResolver, onTrouble: () => onTrouble('dns') },
+    );
+    feed.start();
+    return feed;
+  }
+  const { namespace, service, kubeconfig } = members.kubernetes;
+  const connect = (): Promise<ClusterAccess> =>
+    kubeconfig === '' ? inClusterAccess() : kubeconfigAccess(kubeconfig);
+  const api = new KubeApi({ timeoutMs: CALL_TIMEOUT_MS }, { connect, calls: API_CALLS.agent });
+  const { port: defaultPort } = splitAddress(listen);
+  const feed = new EndpointSliceMembership(
+    { namespace, service, family, defaultPort },
+    { ...common, api, random: Math.random, onTrouble },
+  );
+  feed.start();
+  return feed;
+}
+
+function registerMetrics(register: Registry, list: MemberList): Counter<'kind'> {
+  const registers = [register];
+  const gauges: readonly [string, string, (status: MembershipStatus) => number | undefined][] = [
+    ['salvor_agent_members', 'Other nodes that this agent knows of.', ({ count }) => count],
+    [
+      'salvor_agent_members_kept',
+      'Of these, nodes that the source of the list no longer names.',
+      ({ kept }) => kept,
+    ],
+    [
+      'salvor_agent_members_confirmed_timestamp_seconds',
+      'When the source of the list of members last said that it holds, since the epoch; 0: never.',
+      ({ source, confirmedAtMs }) =>
+        (source === 'static' ? Date.now() : (confirmedAtMs ?? 0)) / 1000,
+    ],
+  ];
+  for (const [name, help, valueOf] of gauges) {
+    const gauge: Gauge = new Gauge({
+      name,
+      help,
+      registers,
+      collect: () => gauge.set(valueOf(list.status()) ?? 0),
+    });
+  }
+  const troubles = new Counter({
+    name: 'salvor_agent_members_errors_total',
+    help: 'Failures to learn who the members are: list, watch, expired (a watch began anew), dns.',
+    labelNames: ['kind'],
+    registers,
+  });
+  for (const kind of ['list', 'watch', 'expired', 'dns']) troubles.inc({ kind }, 0);
+  return troubles;
+}
