@@ -150,7 +150,7 @@ export class EndpointSliceMembership {
     const retryAfterMs = error instanceof KubeError ? (error.retryAfterMs ?? 0) : 0;
     const waitMs = Math.round(Math.max(retryAfterMs, this.#backoff.nextMs()));
     log.warn(
-      { namespace, service, waitMs, err: error },
+      { namespace, service, waitMs, reason },
       isGone ? 'too old a version to watch, listing anew' : 'cannot follow the members, they stay',
     );
     await clock.sleep(waitMs, { signal: this.#stop.signal }).catch(() => undefined);

@@ -137,7 +137,8 @@ export class FakeKubeApi {
 
   /** Cuts every watch: in peace, with a reset, or by saying that the version is too old. */
   endWatches(how: 'end' | 'cut' | 'gone'): void {
-    for (const watch of this.#watches) {
+    for (const watch of [...this.#watches]) {
+      this.#watches.delete(watch);
       if (how === 'gone') watch.send({ type: 'ERROR', object: expired });
       if (how === 'cut') watch.response.destroy();
       else watch.response.end();

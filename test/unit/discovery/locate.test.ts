@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { loadConfig } from '../../../src/config/load.ts';
 import {
   Locator,
   type AskMember,
@@ -256,5 +257,49 @@ describe('Locator', () => {
     await vi.advanceTimersToNextTimerAsync();
     await done;
     expect(Date.now() - startMs).toBe(TIMEOUT_MS);
+  });
+
+  it('Locator asks two hundred members in the time of one, a hundred dead ones among them', async () => {
+    const names = Array.from({ length: 200 }, (_, n) => `n${n}`);
+    const isDead = (n: number): boolean => n < 100;
+    const answers = Object.fromEntries(
+      names.map((name, n) => [name, isDead(n) ? () => never : after(10, answer)]),
+    );
+    // As it is set by default.
+    const { maxMembersAsked } = (await loadConfig()).agent.limits;
+    const cluster = new Cluster(answers, { maxMembersAsked });
+    const { result, done } = collect(cluster);
+    await vi.advanceTimersByTimeAsync(10);
+    expect(new Set(namesIn(result))).toEqual(new Set(names.filter((_, n) => !isDead(n))));
+    await vi.advanceTimersByTimeAsync(TIMEOUT_MS - 10);
+    await done;
+    expect(result.summary).toEqual({ asked: 201, failed: 100 });
+  });
+
+  it('Locator asks members that failed lately after all others', async () => {
+    let isDead = true;
+    const names = Array.from({ length: 20 }, (_, n) => `n${n}`);
+    const sick = names.slice(0, 8);
+    const answers = Object.fromEntries(
+      names.map((name) => [
+        name,
+        async () => (isDead && sick.includes(name) ? never : Promise.resolve(answer)),
+      ]),
+    );
+    const cluster = new Cluster(answers, { maxMembersAsked: 4 });
+    for (let round = 0; round < 2; round += 1) {
+      const { done } = collect(cluster);
+      await vi.advanceTimersByTimeAsync(4 * TIMEOUT_MS);
+      await done;
+    }
+    cluster.asked.length = 0;
+    const { result, done } = collect(cluster);
+    await vi.advanceTimersByTimeAsync(0);
+    expect(namesIn(result)).toEqual(names.slice(8));
+    isDead = false;
+    await vi.advanceTimersByTimeAsync(TIMEOUT_MS);
+    await done;
+    expect(cluster.asked.slice(0, 13)).toEqual(['me', ...names.slice(8)]);
+    expect(new Set(cluster.asked)).toEqual(new Set(['me', ...names]));
   });
 });
