@@ -61,7 +61,7 @@ function publish(addresses: Readonly<Record<string, string>>): void {
         labels: { 'kubernetes.io/service-name': 'salvor' },
       },
       addressType: 'IPv4',
-      ports: [{ name: 'peers', port: Number(address.split(':')[1]) }],
+      ports: [{ name: 'agent', port: Number(address.split(':')[1]) }],
       endpoints: [{ addresses: ['127.0.0.1'], nodeName, conditions: { ready: false } }],
     });
   }
