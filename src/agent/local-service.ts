@@ -12,6 +12,7 @@ import type { Locator, KeyHolder } from '../discovery/locate.ts';
 import { parseDigest, type Digest } from '../oci/digest.ts';
 import type { LocateKey } from '../rpc/agent-client.ts';
 import { tagFromMessage, tagToMessage } from '../rpc/agent-protocol.ts';
+import { proofFromMessage } from '../rpc/proof-summary.ts';
 import {
   AbortIngestResponseSchema,
   HolderSchema,
@@ -19,16 +20,19 @@ import {
   LocateResponseSchema,
   LocateSummarySchema,
   ObserveResponseSchema,
+  RecordProofResponseSchema,
   WatchResponseSchema,
   type AbortIngestRequest,
   type KeepRequest,
   type LocateRequest,
   type LocateResponse,
   type ObserveRequest,
+  type RecordProofRequest,
   type WatchRequest,
   type WatchResponse,
 } from '../rpc/gen/salvor/agent/v1/agent_pb.ts';
 import type { ImageKeeper, KeepNotice } from './keeper/image-keeper.ts';
+import type { LastProof } from './last-proof.ts';
 import type { Observations } from './observations.ts';
 import type { RegistryWatch } from './registry-watch.ts';
 import { RpcFailure } from './rpc-failure.ts';
@@ -50,6 +54,7 @@ export class LocalService {
   readonly #store: Pick<ContentStore, 'abortIngest'>;
   readonly #watch: Pick<RegistryWatch, 'start'>;
   readonly #keeper: Pick<ImageKeeper, 'keep'> | undefined;
+  readonly #proofs: Pick<LastProof, 'record'>;
   readonly #context: HandlerContext;
   /** For each watch under way, what ends it in peace. */
   readonly #endings = new Set<() => void>();
@@ -62,6 +67,7 @@ export class LocalService {
       watch: Pick<RegistryWatch, 'start'>;
       /** Left out where nothing is to be kept. */
       keeper?: Pick<ImageKeeper, 'keep'> | undefined;
+      proofs: Pick<LastProof, 'record'>;
     } & HandlerContext,
   ) {
     this.#locator = dependencies.locator;
@@ -69,6 +75,7 @@ export class LocalService {
     this.#store = dependencies.store;
     this.#watch = dependencies.watch;
     this.#keeper = dependencies.keeper;
+    this.#proofs = dependencies.proofs;
     this.#context = { log: dependencies.log, metrics: dependencies.metrics };
   }
 
@@ -102,6 +109,16 @@ export class LocalService {
         const restored = (await this.#keeper?.keep(noticeOf(call.request))) ?? 0;
         return create(KeepResponseSchema, { restored });
       }),
+      recordProof: unaryHandler(
+        'recordProof',
+        context,
+        async (call: ServerUnaryCall<RecordProofRequest, unknown>) => {
+          const proof = proofFromMessage(call.request);
+          if (proof === undefined) throw new RpcFailure(status.INVALID_ARGUMENT, 'no proof');
+          await this.#proofs.record(proof);
+          return create(RecordProofResponseSchema);
+        },
+      ),
       watch: (
         call: ServerReadableStream<WatchRequest, WatchResponse>,
         callback: sendUnaryData<WatchResponse>,

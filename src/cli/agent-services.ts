@@ -13,6 +13,7 @@ import { ImageKeeper } from '../agent/keeper/image-keeper.ts';
 import { createKeeperMetrics } from '../agent/keeper/keeper-metrics.ts';
 import { ManifestFinder } from '../agent/keeper/manifest-finder.ts';
 import { StoredManifests } from '../agent/keeper/stored-manifests.ts';
+import { LastProof } from '../agent/last-proof.ts';
 import { LocalService } from '../agent/local-service.ts';
 import type { ObservationFile } from '../agent/observation-file.ts';
 import { Observations } from '../agent/observations.ts';
@@ -70,6 +71,8 @@ export interface AgentParts {
   readonly credentials: NodeCredentials;
   /** Left out where the store itself keeps what the upstream confirmed. */
   readonly observationFile?: ObservationFile;
+  /** Where the result of the last proof outlives the process; left out: it does not. */
+  readonly proofFile?: string;
   /** Told when bytes of this node were found to be wrong. */
   readonly onCorrupt?: (digest: Digest) => void;
   readonly metrics: Registry;
@@ -162,12 +165,17 @@ export function agentService(
     ).implementation(),
   });
   const keeper = imageKeeper(config.agent.keeper, parts);
+  const proofs = new LastProof(
+    { path: parts.proofFile },
+    { register: parts.metrics, clock: systemClock, log },
+  );
   const localService = new LocalService({
     locator,
     observations,
     store,
     watch,
     keeper,
+    proofs,
     log,
     metrics,
   });
@@ -184,6 +192,7 @@ export function agentService(
         const port = await peers.listen(options.listen, parts.credentials.server);
         log.info({ address: options.listen, port }, 'agent listens for other nodes');
       }
+      await proofs.load();
       integrity.start();
     },
     stop: async ({ signal }) => {

@@ -33,6 +33,7 @@ export const runAgent: RunCommand = async (config, context) => {
     ...(containerd && { containerd }),
     credentials,
     observationFile,
+    proofFile: join(config.node.stateDirectory, 'last-proof.json'),
     metrics,
     log,
   };

@@ -34,6 +34,7 @@ import {
   type LocateResponse,
   type WatchRequest,
 } from './gen/salvor/agent/v1/agent_pb.ts';
+import { proofToMessage, type ProofSummary } from './proof-summary.ts';
 import { roleName } from './identity.ts';
 import { readInventory } from './inventory-messages.ts';
 import type { NodeInventory } from './inventory.ts';
@@ -270,6 +271,17 @@ export class AgentClient {
       limits,
       `Cannot record ${name}`,
     );
+  }
+
+  /**
+   * Tells the own agent what a proof of a report's verdicts came to.
+   *
+   * @throws AgentError
+   */
+  async recordProof(proof: ProofSummary, limits: CallLimits): Promise<void> {
+    const request = proofToMessage(proof);
+    const action = 'Cannot record what the proof came to';
+    await this.#unary(localMethods.recordProof, request, limits, action);
   }
 
   /**

@@ -32,6 +32,7 @@ export const localMethods = {
   abortIngest: methodDefinition(Local.method.abortIngest),
   keep: methodDefinition(Local.method.keep),
   watch: methodDefinition(Local.method.watch),
+  recordProof: methodDefinition(Local.method.recordProof),
 };
 
 /** One statement about what a tag names, checked: what {@link Tag} is on the wire. */

@@ -12,11 +12,21 @@ import type { AgentError } from '../../src/rpc/agent-error.ts';
 import { peerMethods } from '../../src/rpc/agent-protocol.ts';
 import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
 import { mutualChannelCredentials, type Identity, type Role } from '../../src/rpc/identity.ts';
+import type { ProofSummary } from '../../src/rpc/proof-summary.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { waitFor } from '../support/wait.ts';
 import { makeSocketDirectory, removeDirectory } from '../support/work-dir.ts';
 import { AgentScene, CHUNK_BYTES, WINDOW_BYTES } from './agent-scene.ts';
 
+const PROOF: ProofSummary = {
+  endedAtMs: 1_700_000_000_123,
+  tookMs: 1500,
+  isComplete: true,
+  images: 12,
+  servable: 9,
+  differences: 1,
+  bytes: 123_456,
+};
 const LIMITS = { timeoutMs: 5000 };
 const MIB = 1024 * 1024;
 
@@ -156,10 +166,12 @@ describe('Peer over mutual TLS', () => {
     await expect(client.observe('registry.test/a:1', tag, LIMITS)).rejects.toMatchObject(
       unimplemented,
     );
+    const proof = { ...PROOF, endedAtMs: 1 };
+    await expect(client.recordProof(proof, LIMITS)).rejects.toMatchObject(unimplemented);
     const ended = Promise.withResolvers<unknown>();
     client.watch({ pid: process.pid, timeoutMs: 200, processStart: '1' }, { onEnd: ended.resolve });
     expect(await ended.promise).toMatchObject(unimplemented);
-    expect([scene.store.aborted, scene.killed]).toEqual([[], []]);
+    expect([scene.store.aborted, scene.killed, scene.proofs]).toEqual([[], [], []]);
   });
 
   it('Peer refuses a client of another authority', async () => {
@@ -400,6 +412,19 @@ describe('Local over the unix socket', () => {
       events.push(event);
     }
     expect(events[0]).toMatchObject({ holder: { tags: [tag], registrySeen: true } });
+  });
+
+  it('Local takes what a proof came to', async () => {
+    const scene = await start();
+    await scene.local().recordProof(PROOF, LIMITS);
+    expect(scene.proofs).toEqual([PROOF]);
+  });
+
+  it('Local refuses a proof that makes no sense', async () => {
+    const scene = await start();
+    const odd = { ...PROOF, images: -1 };
+    await expect(scene.local().recordProof(odd, LIMITS)).rejects.toMatchObject({ kind: 'invalid' });
+    expect(scene.proofs).toEqual([]);
   });
 
   it('Local refuses observations that say nothing', async () => {

@@ -14,6 +14,7 @@ import { StaticMembership } from '../../src/discovery/static-membership.ts';
 import { digestOf, type Digest } from '../../src/oci/digest.ts';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
 import { mutualServerCredentials, type Identity } from '../../src/rpc/identity.ts';
+import type { ProofSummary } from '../../src/rpc/proof-summary.ts';
 import { systemClock } from '../../src/telemetry/clock.ts';
 import { silentLogger } from '../../src/telemetry/logger.ts';
 import { credentials, type ChannelCredentials } from '@grpc/grpc-js';
@@ -120,6 +121,8 @@ export class AgentScene implements AsyncDisposable {
   readonly store = new MadeStore();
   readonly readers = { count: 0 };
   /** Processes that were watched, and those that were ended. */
+  /** What it was told that proofs came to. */
+  readonly proofs: ProofSummary[] = [];
   readonly watched: number[] = [];
   readonly killed: number[] = [];
   readonly rechecked: Digest[] = [];
@@ -207,6 +210,7 @@ export class AgentScene implements AsyncDisposable {
             return watch.start(terms);
           },
         },
+        proofs: { record: async (proof) => void this.proofs.push(proof) },
         log,
         metrics,
       }).implementation(),
