@@ -1,5 +1,6 @@
 import { setImmediate as breathe } from 'node:timers/promises';
 import type { Digest } from '../oci/digest.ts';
+import { isIndexMediaType } from '../oci/media-type.ts';
 import { parseReference, formatReference, type Reference } from '../oci/reference.ts';
 import { newestTag } from '../policy/newest-tag.ts';
 import type { TagStatement } from '../rpc/agent-protocol.ts';
@@ -40,7 +41,8 @@ const IMAGES_A_TURN = 50;
 export interface ReportFacts {
   readonly members: readonly ReportMember[];
   readonly takenAtMs: number;
-  readonly tookMs: number;
+  /** Asked when all is done. */
+  readonly tookMs: () => number;
 }
 
 /** Judges every image that some node has, as a pull with the upstream unreachable would find it. */
@@ -58,15 +60,16 @@ export async function buildReport(
     if (count % IMAGES_A_TURN === 0) await breathe();
   }
   images.sort(worstFirst);
+  const blobs = judge.blobs(images);
   return {
     schema: REPORT_SCHEMA,
     takenAt: new Date(facts.takenAtMs).toISOString(),
-    tookMs: Math.round(facts.tookMs),
+    tookMs: Math.round(facts.tookMs()),
     isComplete: facts.members.every(({ state }) => state === 'answered'),
     members: facts.members,
     summary: summarize(images),
     images,
-    blobs: judge.blobs(images),
+    blobs,
   };
 }
 
@@ -244,9 +247,10 @@ class Judge {
     const { digest, tag } = subject;
     const gaps = [...subject.gaps];
     const hasIndex = tree !== undefined && tree.problem === undefined;
+    const isIndex = isIndexMediaType(tree?.mediaType ?? tag?.mediaType);
     const root = digest !== undefined &&
       tag !== undefined && {
-        role: hasIndex ? ('index' as const) : ('manifest' as const),
+        role: isIndex ? ('index' as const) : ('manifest' as const),
         digest,
         sizeBytes: tree?.sizeBytes ?? tag.sizeBytes,
         isForeign: false,
@@ -277,9 +281,13 @@ class Judge {
   }
 
   #unreadable(tree: ImageTree, root: ImagePart | false): ReportReason[] {
-    const { kept, passing, corrupt } =
-      root === false ? { kept: [], passing: [], corrupt: [] } : this.#holdersOf(root);
-    if (kept.length + passing.length === 0 && corrupt.length > 0) {
+    if (root === false) return [reason('unreadable', tree.problem ?? 'it cannot be read')];
+    const { kept, passing, corrupt } = this.#holdersOf(root);
+    if (kept.length + passing.length + corrupt.length === 0) {
+      const code = root.role === 'index' ? 'index-missing' : 'manifest-missing';
+      return [reason(code, `no node has the ${root.role} ${tree.root}`, [tree.root])];
+    }
+    if (kept.length + passing.length === 0) {
       const text = `every copy of ${tree.root} is wrong: ${corrupt.join(', ')}`;
       return [reason('corrupt', text, [tree.root])];
     }
