@@ -14,6 +14,7 @@ const exitCode = await runProgram(process.argv.slice(2), {
     demo: async () => (await import('./cli/demo.ts')).runDemo,
   },
   writeOut: (text) => void process.stdout.write(text),
+  isErrorTerminal: process.stderr.isTTY,
   writeError: (text) => void process.stderr.write(text),
 });
 // Everything has been stopped by now; a handle left behind must not keep the process.

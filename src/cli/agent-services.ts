@@ -30,8 +30,10 @@ import {
   mutualServerCredentials,
   readIdentity,
 } from '../rpc/identity.ts';
+import type { AdminPage } from '../telemetry/admin-server.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { agentReport } from './agent-report.ts';
 import { nodeMembership } from './membership.ts';
 import type { Service } from './service-group.ts';
 
@@ -83,14 +85,16 @@ export interface AgentParts {
 export interface AgentService {
   readonly services: readonly Service[];
   /** Takes over what is reloadable of a changed configuration. */
-  readonly apply: (config: Config['agent']) => void;
+  readonly apply: (config: Pick<Config, 'agent' | 'registry'>) => void;
   /** For its admin port: whom it takes for the other nodes. */
   readonly members: () => MembershipStatus & { readonly list: readonly Member[] };
+  /** Further pages of the admin port. */
+  readonly pages: Readonly<Record<string, AdminPage>>;
 }
 
 /** The agent as a service: listeners, lookups, background hashing. */
 export function agentService(
-  config: Pick<Config, 'node' | 'agent'>,
+  config: Pick<Config, 'node' | 'agent' | 'registry'>,
   options: { readonly listen: string | undefined; readonly socket: string },
   parts: AgentParts,
 ): AgentService {
@@ -142,6 +146,13 @@ export function agentService(
       log,
     },
   );
+  const report = agentReport(config, {
+    membership,
+    inventories,
+    pool,
+    metrics: parts.metrics,
+    log,
+  });
   const watch = new RegistryWatch({
     log,
     kill: (pid) => process.kill(pid, 'SIGKILL'),
@@ -194,9 +205,11 @@ export function agentService(
       }
       await proofs.load();
       integrity.start();
+      report.start();
     },
     stop: async ({ signal }) => {
       localService.endWatches();
+      await report.stop();
       inventories.stop();
       await Promise.all([peers.close({ signal }), local.close({ signal })]);
       pool.close();
@@ -208,8 +221,12 @@ export function agentService(
   };
   return {
     services: [membership.service, service],
-    apply: ({ members }) => membership.apply(members),
+    apply: (next) => {
+      membership.apply(next.agent.members);
+      report.apply(next);
+    },
     members: () => ({ ...membership.status(), list: membership.members() }),
+    pages: report.pages,
   };
 }
 

@@ -39,8 +39,8 @@ export const runAgent: RunCommand = async (config, context) => {
   };
   const agent = agentService(config, { listen, socket }, parts);
   await frame.run(agent.services, {
-    apply: (next) => agent.apply(next.agent),
-    pages: { '/status': () => ({ members: agent.members() }) },
+    apply: (next) => agent.apply(next),
+    pages: { '/status': () => ({ members: agent.members() }), ...agent.pages },
     checks: {
       store: async () => (await store.ready()) || `the ${store.kind} store cannot be asked`,
     },

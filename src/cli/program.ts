@@ -1,4 +1,4 @@
-import { Argument, Command, CommanderError } from 'commander';
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 
 import { ConfigError } from '../config/config-error.ts';
 import { loadConfig } from '../config/load.ts';
@@ -8,7 +8,9 @@ import { withoutSecrets } from '../config/secrets.ts';
 import type { Environment } from '../config/sources.ts';
 import type { CommandContext, CommandLoaders, DemoOptions } from './command.ts';
 import { openConfig } from './config-source.ts';
+import { ExitStatus } from './exit-status.ts';
 import { listenForHangups } from './hangup-signal.ts';
+import type { ReportOptions } from './report.ts';
 import { addSettingFlags, settingValues } from './setting-flags.ts';
 import { listenForShutdown } from './shutdown-signal.ts';
 import type { SignalSource } from './shutdown-signal.ts';
@@ -21,6 +23,8 @@ export interface ProgramDependencies {
   readonly loaders: CommandLoaders;
   readonly writeOut: (text: string) => void;
   readonly writeError: (text: string) => void;
+  /** Somebody may be looking at what goes to standard error. */
+  readonly isErrorTerminal?: boolean;
 }
 
 const exitCodes = { success: 0, failure: 1, usage: 2 };
@@ -60,6 +64,7 @@ export async function runProgram(
     await createProgram(dependencies).parseAsync(argv, { from: 'user' });
     return exitCodes.success;
   } catch (error) {
+    if (error instanceof ExitStatus) return error.code;
     if (error instanceof CommanderError) {
       // Commander has written its message, or the help that was asked for.
       return error.exitCode === 0 ? exitCodes.success : exitCodes.usage;
@@ -94,6 +99,7 @@ export function createProgram(dependencies: ProgramDependencies): Command {
   addDemo(program, dependencies);
   addConfig(program, dependencies);
   addWhy(program, dependencies);
+  addReport(program, dependencies);
   addUnkeep(nodeGroup(program), dependencies);
   return program;
 }
@@ -180,6 +186,72 @@ function addWhy(program: Command, dependencies: ProgramDependencies): void {
       const { runWhy } = await import('./why.ts');
       dependencies.writeOut(await runWhy(config, { about, json: options.json }));
     });
+}
+
+function addReport(program: Command, dependencies: ProgramDependencies): void {
+  addCommand(program, {
+    name: 'report',
+    summary: 'Tell which images would still start if their registries were gone, worst first.',
+    settings: ['agent.admin', 'agent.report.memberTimeoutMs'],
+  })
+    .option('--json', 'Print JSON.', false)
+    .option('--all', 'Show every image, not only the worst.', false)
+    .addOption(
+      new Option('--limit <number>', 'How many images are shown.').default(20).argParser(countOf),
+    )
+    .option('--image <pattern>', 'Only images such as docker.io/library/*.')
+    .option('--platform <platform>', 'Only for this platform, such as linux/arm64.')
+    .option('--node <name>', 'Only images of which this node has something.')
+    .addOption(
+      new Option(
+        '--verdict <verdict>',
+        'Only images that are not-servable, single-copy or that survive (survives); may be given again.',
+      )
+        .default([])
+        .argParser(severalOf(['not-servable', 'single-copy', 'survives'])),
+    )
+    .addOption(
+      new Option(
+        '--fail-on <what>',
+        'Exit with 3 if an image is not-servable, or single-copy or worse; with 4 if the report is ' +
+          'incomplete. May be given again.',
+      )
+        .default([])
+        .argParser(severalOf(['not-servable', 'single-copy', 'incomplete'])),
+    )
+    .option('--progress', 'Tell on standard error how many nodes have answered.', false)
+    .action(
+      async (
+        options: Omit<ReportOptions, 'progress'> & { progress: boolean },
+        command: Command,
+      ) => {
+        const config = await load(command, dependencies);
+        await run(dependencies, async ({ signal }) => {
+          const { runReport } = await import('./report.ts');
+          const progress = options.progress || dependencies.isErrorTerminal === true;
+          const code = await runReport(config, { ...options, progress, signal }, dependencies);
+          if (code !== exitCodes.success) throw new ExitStatus(code);
+        });
+      },
+    );
+}
+
+/** For an option that may be given again, each time with one of these words. */
+function severalOf(words: readonly string[]) {
+  return (text: string, before: readonly string[]): string[] => {
+    if (words.includes(text)) return [...before, text];
+    throw new InvalidArgumentError(
+      `It must be ${words.slice(0, -1).join(', ')} or ${words.at(-1) ?? ''}.`,
+    );
+  };
+}
+
+function countOf(text: string): number {
+  const count = Number(text);
+  if (!Number.isSafeInteger(count) || count < 1) {
+    throw new InvalidArgumentError('It must be a whole number, 1 or more.');
+  }
+  return count;
 }
 
 /** The commands that change something on the node that they are run on. */

@@ -58,16 +58,13 @@ export const runStart: RunCommand = async (config, context) => {
     { listen, version: context.version, proveSocket: '' },
     { agent, pool: undefined, keeper: keeperOf(store), metrics, log },
   );
-  await frame.run(
-    [
-      connection,
-      ...agentService(config, { listen: undefined, socket }, { ...parts, metrics, log }).services,
-      ...registry.services,
-    ],
-    {
-      checks: { store: async () => store.ready() },
-      pages: registry.pages,
-      apply: (next) => registry.apply(next.registry),
+  const ownAgent = agentService(config, { listen: undefined, socket }, { ...parts, metrics, log });
+  await frame.run([connection, ...ownAgent.services, ...registry.services], {
+    checks: { store: async () => store.ready() },
+    pages: { ...registry.pages, ...ownAgent.pages },
+    apply: (next) => {
+      registry.apply(next.registry);
+      ownAgent.apply(next);
     },
-  );
+  });
 };

@@ -417,6 +417,17 @@ const agentSection = section("The agent: reads this node's content store and ser
         'as the image; changes nothing elsewhere. off: change no label.',
     ),
   }),
+  report: section('What would still start, for the metrics and for `salvor report`.', {
+    intervalMs: milliseconds(
+      600_000,
+      'Between reports that are made for the metrics, by one member of the cluster. 0: none.',
+      { minimum: 0, maximum: 7 * 86_400_000 },
+    ),
+    memberTimeoutMs: milliseconds(20_000, 'For one member to say what it has.', {
+      minimum: 100,
+      maximum: 600_000,
+    }),
+  }),
   integrity: section('Hashing of stored blobs in the background.', {
     bytesPerSecond: bytesPerSecond(64 * mib, 'Speed of hashing.'),
     sweepIntervalMs: milliseconds(3_600_000, 'Between looks for blobs that changed on disk.', {
