@@ -24,6 +24,11 @@ export interface ContentWrite {
   readonly labels?: Readonly<Record<string, string>>;
   /** Holds the write and then the blob; without any, garbage collection looks at its labels. */
   readonly leaseId?: string;
+  /**
+   * Takes away a blob of that digest which is there already, once the bytes of the new one have
+   * all come. Without it such a blob ends the write at once.
+   */
+  readonly replace?: () => Promise<void>;
 }
 
 export interface ContentWriteLimits extends StoreCallOptions {
@@ -86,7 +91,7 @@ export async function writeContent(
 }
 
 async function run(turns: Turns, write: ContentWrite & { readonly chunks: Chunks }): Promise<void> {
-  const { digest, ref, sizeBytes, labels = {}, chunks } = write;
+  const { digest, ref, sizeBytes, labels = {}, chunks, replace } = write;
   const message = (
     action: number,
     more: MessageInitShape<typeof WriteContentRequestSchema> = {},
@@ -94,7 +99,8 @@ async function run(turns: Turns, write: ContentWrite & { readonly chunks: Chunks
     create(WriteContentRequestSchema, {
       action,
       ref,
-      expected: digest,
+      // Of a digest that it knows, containerd takes no bytes.
+      expected: replace === undefined ? digest : '',
       total: BigInt(sizeBytes),
       ...more,
     });
@@ -119,7 +125,14 @@ async function run(turns: Turns, write: ContentWrite & { readonly chunks: Chunks
       `Cannot write ${digest} to containerd: the bytes ended at ${offsetBytes} of ${sizeBytes}`,
     );
   }
-  await turns.turn(message(commitAction, { offset: BigInt(offsetBytes), labels: { ...labels } }));
+  await replace?.();
+  await turns.turn(
+    message(commitAction, {
+      offset: BigInt(offsetBytes),
+      expected: digest,
+      labels: { ...labels },
+    }),
+  );
 }
 
 /** @returns how much of the blob containerd has from an earlier write, in bytes */
