@@ -194,13 +194,15 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
   /**
    * Begins to receive a blob.
    *
+   * @param options.replaces the one that is held, if any, is wrong; it stays until the new one is
+   *   complete
    * @returns undefined when there is no need (it is held already) or no room (it is larger than the
    *   bound, or too many others are being written)
    * @throws StoreUnavailableError when the directory cannot be written
    */
   async createWriter(
     digest: Digest,
-    options: { readonly sizeBytes?: number } = {},
+    options: { readonly sizeBytes?: number; readonly replaces?: boolean } = {},
   ): Promise<BlobWriter | undefined> {
     this.#requireOpen({});
     const { maxSizeBytes, maxWriters } = this.#options;
@@ -208,7 +210,7 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
     if (!fits || this.#writers.size + this.#opening >= maxWriters) return undefined;
     this.#opening += 1;
     try {
-      if ((await this.stat(digest)) !== undefined) return undefined;
+      if (options.replaces !== true && (await this.stat(digest)) !== undefined) return undefined;
       return await this.#openWriter(digest, options);
     } catch (error) {
       if (error instanceof StoreUnavailableError) throw error;
@@ -250,7 +252,10 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
     return removed;
   }
 
-  async #openWriter(digest: Digest, options: { readonly sizeBytes?: number }): Promise<BlobWriter> {
+  async #openWriter(
+    digest: Digest,
+    { replaces = false, ...options }: { readonly sizeBytes?: number; readonly replaces?: boolean },
+  ): Promise<BlobWriter> {
     const writer: BlobFileWriter = await BlobFileWriter.create(
       {
         digest,
@@ -261,7 +266,7 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
       {
         reserve: (sizeBytes) => this.#reserve(digest, sizeBytes),
         release: (sizeBytes) => (this.#reservedBytes -= sizeBytes),
-        isHeld: async () => (await this.#files.stat(digest)) !== undefined,
+        isHeld: async () => !replaces && (await this.#files.stat(digest)) !== undefined,
         committed: (sizeBytes) => {
           this.#reservedBytes -= sizeBytes;
           this.#usage.touch(digest, sizeBytes);

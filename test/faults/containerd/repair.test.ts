@@ -1,0 +1,3 @@
+import { describeRepair } from './describe-repair.ts';
+
+describeRepair('1.6');
