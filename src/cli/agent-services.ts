@@ -5,6 +5,8 @@ import { AgentServer } from '../agent/agent-server.ts';
 import { ContainerdClient } from '../agent/containerd/containerd-client.ts';
 import type { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
 import { ContainerdEditor } from '../agent/containerd/containerd-editor.ts';
+import type { Backfill } from '../agent/keeper/backfill.ts';
+import type { BackfillStatus } from '../agent/keeper/backfill-progress.ts';
 import { HeldContent } from '../agent/held-content.ts';
 import { Integrity } from '../agent/integrity.ts';
 import { Inventories } from '../agent/inventory/inventories.ts';
@@ -35,6 +37,7 @@ import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { agentReport } from './agent-report.ts';
 import { nodeMembership } from './membership.ts';
+import { BACKFILL_OFF, backfillOf } from './backfill-service.ts';
 import type { Service } from './service-group.ts';
 
 /** Calls that one connection may have under way beside its blob streams. */
@@ -88,6 +91,8 @@ export interface AgentService {
   readonly apply: (config: Pick<Config, 'agent' | 'registry'>) => void;
   /** For its admin port: whom it takes for the other nodes. */
   readonly members: () => MembershipStatus & { readonly list: readonly Member[] };
+  /** For its admin port: what is being completed. */
+  readonly backfill: () => BackfillStatus | typeof BACKFILL_OFF;
   /** Further pages of the admin port. */
   readonly pages: Readonly<Record<string, AdminPage>>;
 }
@@ -100,6 +105,7 @@ export function agentService(
 ): AgentService {
   const { store, log } = parts;
   const { limits } = config.agent;
+  let backfill: Backfill | undefined;
   const metrics = createAgentMetrics(parts.metrics);
   const integrity = new Integrity(
     {
@@ -114,6 +120,7 @@ export function agentService(
       onCorrupt: ({ digest }) => {
         metrics.corruptBlobs.inc();
         parts.onCorrupt?.(digest);
+        backfill?.noteCorrupt(digest);
       },
     },
   );
@@ -176,6 +183,10 @@ export function agentService(
     ).implementation(),
   });
   const keeper = imageKeeper(config.agent.keeper, parts);
+  // A store that throws wrong content away gets it anew with the next pull.
+  if (parts.onCorrupt === undefined) {
+    backfill = backfillOf(config, { ...parts, integrity, keeper, locator, pool });
+  }
   const proofs = new LastProof(
     { path: parts.proofFile },
     { register: parts.metrics, clock: systemClock, log },
@@ -205,10 +216,12 @@ export function agentService(
       }
       await proofs.load();
       integrity.start();
+      backfill?.start();
       report.start();
     },
     stop: async ({ signal }) => {
       localService.endWatches();
+      await backfill?.stop();
       await report.stop();
       inventories.stop();
       await Promise.all([peers.close({ signal }), local.close({ signal })]);
@@ -226,6 +239,7 @@ export function agentService(
       report.apply(next);
     },
     members: () => ({ ...membership.status(), list: membership.members() }),
+    backfill: () => backfill?.status() ?? BACKFILL_OFF,
     pages: report.pages,
   };
 }

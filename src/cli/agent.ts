@@ -40,7 +40,10 @@ export const runAgent: RunCommand = async (config, context) => {
   const agent = agentService(config, { listen, socket }, parts);
   await frame.run(agent.services, {
     apply: (next) => agent.apply(next),
-    pages: { '/status': () => ({ members: agent.members() }), ...agent.pages },
+    pages: {
+      '/status': () => ({ members: agent.members(), backfill: agent.backfill() }),
+      ...agent.pages,
+    },
     checks: {
       store: async () => (await store.ready()) || `the ${store.kind} store cannot be asked`,
     },

@@ -417,6 +417,34 @@ const agentSection = section("The agent: reads this node's content store and ser
         'as the image; changes nothing elsewhere. off: change no label.',
     ),
   }),
+  backfill: section('Fetching of layers that images on this node lack.', {
+    mode: choice(
+      ['auto', 'always', 'off'],
+      'auto: where containerd is seen to discard layers once they are unpacked; always; off, as it ' +
+        'is where agent.keeper.mode is off, since layers would not stay. Nodes are asked first, ' +
+        "then the upstream, through this node's registry and without credentials.",
+    ),
+    onlyInUse: flag(true, 'Only for images that a container on this node was made from.'),
+    bytesPerSecond: bytesPerSecond(8 * mib, 'Speed of fetching, repairs included.'),
+    intervalMs: milliseconds(
+      600_000,
+      'Between looks at all images, give or take a quarter. The first one comes at a random moment ' +
+        'of this time, at most 10 min.',
+      { minimum: 1000, maximum: 7 * 86_400_000 },
+    ),
+    maxUsedPercent: count(
+      75,
+      'Percent of the file system of the content store that may be used; nothing is fetched, for ' +
+        "repairs neither, that would fill it further. Keep it below kubelet's image GC threshold.",
+      { maximum: 100 },
+    ),
+  }),
+  repair: section('Replacing of content that is wrong or lost.', {
+    mode: choice(
+      ['auto', 'off'],
+      'auto: fetch it as backfill does and put it in the place of what is there; off: only report it.',
+    ),
+  }),
   report: section('What would still start, for the metrics and for `salvor report`.', {
     intervalMs: milliseconds(
       600_000,
