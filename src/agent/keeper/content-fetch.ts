@@ -5,18 +5,10 @@ import type { BytePace } from '../byte-pace.ts';
 import { WrongContentError } from '../containerd/content-write.ts';
 import { within } from './deadline.ts';
 import { FetchError } from './fetch-error.ts';
+import type { OpenedBytes } from './opened-bytes.ts';
 import type { HolderFinder, PeerHolder } from './peer-holders.ts';
 import type { RegistryBlobs } from './registry-blobs.ts';
 import type { WantedBlob } from './wanted-blob.ts';
-
-/** Bytes of a blob from an offset on. */
-export interface OpenedBytes {
-  /** Of the whole blob, where the source says it. */
-  readonly sizeBytes?: number;
-  readonly chunks: AsyncIterable<Uint8Array>;
-  /** Ends the stream. Harmless when it has ended. */
-  cancel(): void;
-}
 
 export interface ContentFetchOptions {
   /** How long a source may take for the next bytes, milliseconds. */

@@ -4,7 +4,7 @@ import type { Digest } from '../../oci/digest.ts';
 import type { AgentPool } from '../../rpc/agent-pool.ts';
 import type { ReadFrame } from '../../rpc/read-frame.ts';
 import type { Logger } from '../../telemetry/logger.ts';
-import type { OpenedBytes } from './content-fetch.ts';
+import type { OpenedBytes } from './opened-bytes.ts';
 
 /** Another node that says it has a blob. */
 export interface PeerHolder {

@@ -3,7 +3,7 @@ import type { Digest } from '../../oci/digest.ts';
 import { parseChallenges, type Challenge } from '../../oci/challenge.ts';
 import { MANIFEST_ACCEPT } from '../../oci/media-type.ts';
 import { AnonymousTokens } from './anonymous-tokens.ts';
-import type { OpenedBytes } from './content-fetch.ts';
+import type { OpenedBytes } from './opened-bytes.ts';
 import { FetchError } from './fetch-error.ts';
 import type { Repository } from './wanted-blob.ts';
 
