@@ -59,12 +59,6 @@ export class ClusterContent {
     return this.#inventories.get(node);
   }
 
-  /** How many tags a node's images have. */
-  countImages(node: string): number {
-    const images = this.#inventories.get(node)?.images ?? [];
-    return images.filter(({ name }) => !name.includes('@') && !name.startsWith('sha')).length;
-  }
-
   /** Every name that some node's store has. */
   names(): IterableIterator<string> {
     return this.#names.keys();

@@ -1,3 +1,4 @@
+import { setImmediate as breathe } from 'node:timers/promises';
 import type { NodeInventory } from '../rpc/inventory.ts';
 import { AgentError } from '../rpc/agent-error.ts';
 import type { Clock } from '../telemetry/clock.ts';
@@ -42,6 +43,11 @@ export interface ReportProgress {
   /** Members that have been asked and have answered, or will not. */
   readonly answered: number;
   readonly members: number;
+}
+
+interface MemberAnswer {
+  readonly member: ReportMember;
+  readonly inventory?: NodeInventory;
 }
 
 const DEFAULT_MAX_AGE_MS = 1000;
@@ -96,12 +102,17 @@ export class Reporter<M extends AskedMember> {
     const startedMs = performance.now();
     const takenAtMs = clock.now();
     const members = this.#dependencies.members();
-    const content = new ClusterContent();
     this.#progress = { isRunning: true, answered: 0, members: members.length };
     try {
-      const answers = await this.#askAll(members, content);
+      const answers = await this.#askAll(members);
+      const content = new ClusterContent();
+      // In the order of the members, so that who answers first changes nothing.
+      for (const { inventory } of answers) {
+        if (inventory !== undefined) content.add(inventory);
+        await breathe();
+      }
       const report = await buildReport(content, rules(), {
-        members: answers,
+        members: answers.map(({ member }) => member),
         takenAtMs,
         tookMs: () => performance.now() - startedMs,
       });
@@ -114,12 +125,12 @@ export class Reporter<M extends AskedMember> {
     }
   }
 
-  async #askAll(members: readonly M[], content: ClusterContent): Promise<ReportMember[]> {
-    const answers = new Map<M, ReportMember>();
+  async #askAll(members: readonly M[]): Promise<MemberAnswer[]> {
+    const answers = new Map<M, MemberAnswer>();
     const waiting = members.values();
     const work = async (): Promise<void> => {
       for (const member of waiting) {
-        answers.set(member, await this.#askOne(member, content));
+        answers.set(member, await this.#askOne(member));
         this.#progress = { ...this.#progress, answered: answers.size };
       }
     };
@@ -127,28 +138,21 @@ export class Reporter<M extends AskedMember> {
     return members.flatMap((member) => answers.get(member) ?? []);
   }
 
-  async #askOne(member: M, content: ClusterContent): Promise<ReportMember> {
+  async #askOne(member: M): Promise<MemberAnswer> {
     const { name: node } = member;
     try {
-      const inventory = await this.#ask(member);
+      const answer = await this.#ask(member);
       // By the name under which the cluster knows it, whatever it calls itself.
-      content.add({ ...inventory, facts: { ...inventory.facts, node } });
+      const inventory = { ...answer, facts: { ...answer.facts, node } };
       const { store, runtimeVersion, snapshotter, discardsLayers, warnings } = inventory.facts;
-      return {
-        node,
-        state: 'answered',
-        store,
-        runtimeVersion,
-        snapshotter,
-        discardsLayers,
-        images: content.countImages(node),
-        warnings,
-      };
+      const facts = { store, runtimeVersion, snapshotter, discardsLayers, warnings };
+      const images = countTags(inventory);
+      return { inventory, member: { node, state: 'answered', ...facts, images } };
     } catch (error) {
       const failure = AgentError.from(error, `Cannot take the inventory of ${node}`);
       this.#dependencies.log.warn({ member: node, err: failure }, 'a member is not in the report');
       const state = failure.kind === 'unimplemented' ? 'too-old' : 'no-answer';
-      return { node, state, error: failure.message, warnings: [] };
+      return { member: { node, state, error: failure.message, warnings: [] } };
     }
   }
 
@@ -172,4 +176,9 @@ export class Reporter<M extends AskedMember> {
       signal.removeEventListener('abort', onAbort);
     }
   }
+}
+
+/** How many images a node has, as people count them. */
+function countTags({ images }: NodeInventory): number {
+  return images.filter(({ name }) => !name.includes('@') && !name.startsWith('sha256:')).length;
 }
