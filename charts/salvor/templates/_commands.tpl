@@ -1,0 +1,53 @@
+{{/* Arguments of `salvor`, in one place. */}}
+
+{{- define "salvor.hostsWriteArguments" -}}
+{{- $paths := include "salvor.containerd" . | fromYaml -}}
+- hosts
+- write
+- --wait={{ .Values.hosts.waitTimeout }}
+- --certs-directory={{ $paths.certsDirectory }}
+{{- with .Values.hosts.extraArgs }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "salvor.hostsRestoreArguments" -}}
+{{- $paths := include "salvor.containerd" . | fromYaml -}}
+- hosts
+- restore
+- --certs-directory={{ $paths.certsDirectory }}
+{{- end -}}
+
+{{- define "salvor.certsIssueArguments" -}}
+- certs
+- issue
+- --namespace={{ include "salvor.namespace" . }}
+- --agent-secret={{ include "salvor.identitySecret" (dict "root" . "role" "agent") }}
+- --registry-secret={{ include "salvor.identitySecret" (dict "root" . "role" "registry") }}
+- --authority-secret={{ include "salvor.fullname" . }}-ca
+{{- with .Values.tls.issue.extraArgs }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Secrets that nobody but the hooks knows of, with commas. */}}
+{{- define "salvor.issuedSecrets" -}}
+{{- if and .Values.uninstall.removeState (eq (include "salvor.identitySource" .) "issue") -}}
+{{- $agent := include "salvor.identitySecret" (dict "root" . "role" "agent") -}}
+{{- $registry := include "salvor.identitySecret" (dict "root" . "role" "registry") -}}
+{{- list $agent $registry (printf "%s-ca" (include "salvor.fullname" .)) | join ", " -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "salvor.uninstallAwaitArguments" -}}
+- uninstall
+- await
+- --namespace={{ include "salvor.namespace" . }}
+- --daemon-set={{ include "salvor.fullname" . }}-uninstall
+- --timeout={{ .Values.uninstall.timeout }}
+{{- range splitList ", " (include "salvor.issuedSecrets" .) }}
+{{- if . }}
+- --secret={{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,97 @@
+{{/* Name of the chart in labels. */}}
+{{- define "salvor.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Name of the release's objects; short enough for the endings that are put to it. */}}
+{{- define "salvor.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 45 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 45 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "salvor.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
+{{- end -}}
+
+{{/* What tells this release's pods from others; never changes. */}}
+{{- define "salvor.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "salvor.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "salvor.labels" -}}
+{{ include "salvor.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* metadata of an object: (dict "root" $ "name" "…" "component" "…"). */}}
+{{- define "salvor.metadata" -}}
+name: {{ .name }}
+namespace: {{ include "salvor.namespace" .root }}
+labels:
+  {{- include "salvor.labels" .root | nindent 2 }}
+  app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "salvor.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "salvor.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "salvor.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository (default .Chart.AppVersion $image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The registry that the image comes from, as image names mean it. */}}
+{{- define "salvor.imageRegistry" -}}
+{{- $parts := splitList "/" .Values.image.repository -}}
+{{- $first := first $parts -}}
+{{- if and (gt (len $parts) 1) (or (contains "." $first) (contains ":" $first) (eq $first "localhost")) -}}
+{{- $first -}}
+{{- else -}}
+docker.io
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret with the identity of a role: (dict "root" $ "role" "agent"). */}}
+{{- define "salvor.identitySecret" -}}
+{{- $given := index .root.Values.tls.existingSecrets .role -}}
+{{- default (printf "%s-%s-tls" (include "salvor.fullname" .root) .role) $given -}}
+{{- end -}}
+
+{{/* Where certificates come from: existing, cert-manager or issue. */}}
+{{- define "salvor.identitySource" -}}
+{{- $tls := .Values.tls -}}
+{{- if and $tls.existingSecrets.agent $tls.existingSecrets.registry -}}
+existing
+{{- else if or $tls.existingSecrets.agent $tls.existingSecrets.registry -}}
+{{- fail "tls.existingSecrets needs both agent and registry" -}}
+{{- else if $tls.certManager.enabled -}}
+cert-manager
+{{- else if $tls.issue.enabled -}}
+issue
+{{- else -}}
+{{- fail "tls: nodes need certificates; enable tls.issue or tls.certManager, or give tls.existingSecrets" -}}
+{{- end -}}
+{{- end -}}
