@@ -6,6 +6,7 @@ import { BlobPull, type BlobKeeper } from '../registry/blob-pull.ts';
 import { ByteBudget } from '../registry/byte-budget.ts';
 import { DecisionLog } from '../registry/decision-log.ts';
 import { KeepNotices } from '../registry/keep-notices.ts';
+import { FirstAnswers } from '../registry/first-answers.ts';
 import { ManifestCache } from '../registry/manifest-cache.ts';
 import { ManifestPull } from '../registry/manifest-pull.ts';
 import { OfflineTags } from '../registry/offline-tags.ts';
@@ -23,7 +24,7 @@ import { Quarantine } from '../registry/sources/quarantine.ts';
 import { TagRecorder, type ManifestKeeper } from '../registry/tag-recorder.ts';
 import { Upstreams } from '../registry/upstream/upstreams.ts';
 import type { AgentClient } from '../rpc/agent-client.ts';
-import type { AdminPage } from '../telemetry/admin-server.ts';
+import type { AdminPage, ReadyCheck } from '../telemetry/admin-server.ts';
 import type { AgentPool } from '../rpc/agent-pool.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { Service } from './service-group.ts';
@@ -56,6 +57,8 @@ export interface RegistryParts {
   readonly services: readonly Service[];
   /** For its admin port. */
   readonly pages: Readonly<Record<string, AdminPage>>;
+  /** The same; ready without its agent, since it answers honestly either way. */
+  readonly checks: Readonly<Record<string, ReadyCheck>>;
   /**
    * Takes over what is reloadable of a changed configuration.
    *
@@ -138,6 +141,7 @@ export function registryService(
       log,
     },
   );
+  const firstAnswers = new FirstAnswers({ names: config.readyAfter }, { upstreams });
   const service: Service = {
     name: 'registry',
     start: async () => {
@@ -172,12 +176,14 @@ export function registryService(
     const routing = { defaultUpstream, policies: new Policies(policies) };
     server.reroute(routing);
     proofs?.reroute(routing);
+    firstAnswers.replace(next.readyAfter);
     current = next;
     if (replaced.length > 0) log.info({ registries: replaced }, 'upstreams replaced or given up');
   };
   return {
     services: proofs === undefined ? [service] : [service, proofs.service],
     apply,
+    checks: { upstreams: async () => firstAnswers.check() },
     pages: {
       '/status': () => registryStatus({ upstreams, savings, budget }),
       '/decisions': (query) => ({ decisions: decisions.find(query.get('about') ?? '') }),

@@ -51,9 +51,8 @@ export const runRegistry: RunCommand = async (config, context) => {
     { agent, pool, metrics, log },
   );
   services.push(...registry.services);
-  // Ready without its agent and without any upstream: it answers honestly either way.
   await frame.run(services, {
-    checks: {},
+    checks: registry.checks,
     pages: registry.pages,
     apply: (next) => registry.apply(next.registry),
   });

@@ -118,7 +118,12 @@ function parseText(setting: TextSetting, given: Given, context: ParseContext) {
   if (format !== undefined && value !== '' && !format.matches(value)) {
     return refuse(setting, given, { ...context, expected: format.expected });
   }
-  return value;
+  return setting.format === 'address' ? withoutNeedlessBrackets(value) : value;
+}
+
+/** [10.0.0.1]:7490 is what a template writes that does not know which kind an address is. */
+function withoutNeedlessBrackets(address: string): string {
+  return address.replace(/^\[([\d.]+)\]:/, '$1:');
 }
 
 function parseFlag(setting: FlagSetting, given: Given, context: ParseContext) {

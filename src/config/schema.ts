@@ -219,6 +219,13 @@ const registrySection = section('The OCI registry that the container runtime ask
       'Unix socket on which `salvor report --prove` pulls as a new node would in an outage of ' +
       'every upstream. For the user of the registry alone. Empty, or without an agent: none.',
   }),
+  readyAfter: list(text({ default: '', format: 'registryHost', description: 'A registry.' }), {
+    default: [],
+    reloadable: true,
+    description:
+      'Registries that must have answered once since the start before /readyz says ready, so that ' +
+      'an update of all nodes waits while one is down. Ready for good then.',
+  }),
   defaultUpstream: text({
     default: '',
     format: 'registryHost',

@@ -33,7 +33,8 @@ export interface HostAndPort {
 }
 
 /**
- * Takes "host:port" or "[v6]:port" apart; the host is a name or an IP address.
+ * Takes "host:port" or "[address]:port" apart; the host is a name or an IP address. Brackets are
+ * for IPv6 and may be around IPv4, for those who do not know which of them an address is.
  *
  * @returns undefined when it is neither, or the port is above 65535
  */
@@ -47,7 +48,7 @@ export function parseAddress(address: string): HostAndPort | undefined {
   const port = Number(portText);
   if (host.startsWith('[') && host.endsWith(']')) {
     const inner = host.slice(1, -1);
-    return isIP(inner) === 6 ? { host: inner, port } : undefined;
+    return isIP(inner) === 0 ? undefined : { host: inner, port };
   }
   return isHost(host) ? { host, port } : undefined;
 }

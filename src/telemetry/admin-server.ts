@@ -1,6 +1,6 @@
 import { createServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 
 import type { Logger } from './logger.ts';
 
@@ -23,7 +23,7 @@ export interface AdminServerDependencies {
   readonly metrics: { readonly contentType: string; metrics(): Promise<string> };
   /** By name; an empty object is always ready. */
   readonly checks: Readonly<Record<string, ReadyCheck>>;
-  /** Further pages by path, each giving what is sent as JSON. */
+  /** Further pages by path, each giving what is sent as JSON; for this machine alone. */
   readonly pages?: Readonly<Record<string, AdminPage>>;
   readonly log: Pick<Logger, 'warn'>;
 }
@@ -129,6 +129,10 @@ export class AdminServer {
       case '/readyz':
         return await this.#readiness();
       default:
+        // They tell what is pulled here; a port that is open to Prometheus is open to others.
+        if (!isFromHere(request.socket)) {
+          return { status: 403, contentType: plainText, body: 'only from this machine\n' };
+        }
         return await this.#page(path, request.url ?? '');
     }
   }
@@ -159,6 +163,11 @@ export class AdminServer {
       body: `${JSON.stringify({ ready, checks: Object.fromEntries(results) })}\n`,
     };
   }
+}
+
+/** Whether both ends of a connection are on this machine. */
+function isFromHere({ localAddress, remoteAddress }: Socket): boolean {
+  return remoteAddress !== undefined && remoteAddress === localAddress;
 }
 
 async function runCheck(check: ReadyCheck, signal: AbortSignal): Promise<string> {

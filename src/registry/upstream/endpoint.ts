@@ -144,6 +144,14 @@ export class Endpoint {
     return this.#client.isRedirectTargetDown;
   }
 
+  /**
+   * Looks whether anybody answers, on a connection of its own. Everybody who asks meanwhile shares
+   * the look.
+   */
+  async look(): Promise<boolean> {
+    return (await this.#health.probe()) === undefined;
+  }
+
   /** Closes what is open. */
   async close(): Promise<void> {
     this.#health.close();

@@ -121,6 +121,12 @@ export class Upstream {
     for (const endpoint of this.endpoints) endpoint.recordSaved();
   }
 
+  /** Looks whether any of its endpoints answers, whatever it answers. */
+  async look(): Promise<boolean> {
+    const answers = await Promise.all(this.endpoints.map((endpoint) => endpoint.look()));
+    return answers.includes(true);
+  }
+
   /** Closes what is open. */
   async close(): Promise<void> {
     await Promise.all(this.endpoints.map((endpoint) => endpoint.close()));

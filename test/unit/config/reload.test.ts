@@ -70,6 +70,7 @@ describe('planReload', () => {
     expect(namedSettings.filter(({ setting }) => setting.reloadable).map(({ key }) => key)).toEqual(
       [
         'log.level',
+        'registry.readyAfter',
         'registry.defaultUpstream',
         'registry.allow',
         'registry.deny',

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 
+import { loadConfig } from '../../../src/config/load.ts';
 import { isLoopback, parseAddress, textFormats } from '../../../src/config/text-format.ts';
 import type { TextFormat } from '../../../src/config/text-format.ts';
 
@@ -102,4 +103,10 @@ test.each([
   ['localhost', false],
 ])('isLoopback of %j is %j', (address, expected) => {
   expect(isLoopback(address)).toBe(expected);
+});
+
+test('loadConfig takes brackets off an IPv4 address, and leaves those of IPv6', async () => {
+  const env = { SALVOR_AGENT_LISTEN: '[10.0.0.1]:7490', SALVOR_AGENT_ADMIN: '[fe80::1]:7491' };
+  const { agent } = await loadConfig({ env });
+  expect([agent.listen, agent.admin]).toEqual(['10.0.0.1:7490', '[fe80::1]:7491']);
 });

@@ -1,5 +1,6 @@
 import { connect } from 'node:net';
 import { once } from 'node:events';
+import { networkInterfaces } from 'node:os';
 
 import { afterEach, describe, expect, test } from 'vitest';
 
@@ -35,6 +36,37 @@ describe('AdminServer', () => {
     const answer = await ask(await start(), '/metrics?x=1');
     expect(answer).toMatchObject({ status: 200, body: 'a 1\n' });
     expect(answer.headers.get('content-type')).toBe('text/plain; version=0.0.4');
+  });
+
+  test('AdminServer shows pages to this machine alone, and metrics to others as well', async () => {
+    const [address] = Object.values(networkInterfaces())
+      .flatMap((addresses) => addresses ?? [])
+      .filter(({ family, internal }) => family === 'IPv4' && !internal);
+    server = new AdminServer(
+      { host: '0.0.0.0', port: 0 },
+      {
+        metrics: { contentType: 'text/plain', metrics: () => Promise.resolve('a 1\n') },
+        checks: {},
+        pages: { '/status': () => ({ pulls: 1 }) },
+        log: silentLogger,
+      },
+    );
+    const port = await server.start();
+    expect(await ask(port, '/status')).toMatchObject({ status: 200 });
+    // 127.0.0.2 at one end and 127.0.0.1 at the other stand for two machines.
+    const foreign = async (path: string): Promise<string> => {
+      const socket = connect({ host: '127.0.0.1', port, localAddress: '127.0.0.2' });
+      socket.end(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+      const chunks: Buffer[] = [];
+      for await (const chunk of socket) chunks.push(chunk as Buffer);
+      return Buffer.concat(chunks).toString();
+    };
+    expect(await foreign('/status')).toMatch(/^HTTP\/1.1 403 /);
+    expect(await foreign('/metrics')).toMatch(/^HTTP\/1.1 200 .*a 1\n$/s);
+    if (address !== undefined) {
+      const own = await fetch(`http://${address.address}:${port}/status`);
+      expect(await own.json()).toEqual({ pulls: 1 });
+    }
   });
 
   test('AdminServer answers /healthz while it runs, whatever the checks say', async () => {
