@@ -12,22 +12,22 @@ import {
   containerdVersions,
   type ContainerdVersion,
 } from '../test/support/containerd-version.ts';
-import { repositoryRoot, toolsDirectory } from '../test/support/tools.ts';
+import { toolsDirectory } from '../test/support/tools.ts';
+import { BuildError, go, requireGo } from './go.ts';
 
 const programs = ['containerd', 'ctr'] as const;
 // Snapshotters that need headers or tools of the machine; pulls use none of them.
 const buildTags = 'no_btrfs no_devmapper no_zfs no_aufs';
 const downloadTimeoutMs = 10 * 60_000;
 const buildTimeoutMs = 20 * 60_000;
-const maxOutputBytes = 64 * 1024 * 1024;
-
-class BuildError extends Error {}
 
 function main(): void {
   const names = process.argv.slice(2);
   const wanted = names.length === 0 ? containerdVersions : names.map(findVersion);
   const missing = wanted.filter((version) => builtVersion(version) === undefined);
-  if (missing.some(({ release }) => release !== undefined)) requireGo();
+  if (missing.some(({ release }) => release !== undefined)) {
+    requireGo({ what: 'containerd', again: 'npm run test:containerd' });
+  }
   for (const version of wanted) {
     if (version.release === undefined) continue;
     if (missing.includes(version)) build(version, version.release);
@@ -41,15 +41,6 @@ function findVersion(name: string): ContainerdVersion {
   } catch (error) {
     throw new BuildError((error as Error).message, { cause: error });
   }
-}
-
-function requireGo(): void {
-  if (spawnSync('go', ['version']).status === 0) return;
-  throw new BuildError(
-    'Cannot build containerd without Go: install it (https://go.dev/doc/install, or the golang ' +
-      'package of your system) so that `go version` works, and run `npm run test:containerd` ' +
-      'again. Tests against the packaged containerd need none of this: `npm test`.',
-  );
 }
 
 /** @returns the program's own words, or undefined when it is not there as a whole */
@@ -77,7 +68,7 @@ function build({ module }: ContainerdVersion, release: string): void {
     // Otherwise the release calls itself unknown, to registries too.
     const stamp = ['-ldflags', `-X ${module}/version.Version=v${release}`];
     const output = ['-o', `${directory}/`, ...packages];
-    go(['build', '-C', source, ...flags, ...stamp, ...output], buildTimeoutMs);
+    go(['build', '-C', source, ...flags, ...stamp, ...output], { timeoutMs: buildTimeoutMs });
     const target = binDirectory(release);
     rmSync(target, { recursive: true, force: true });
     mkdirSync(dirname(target), { recursive: true });
@@ -90,27 +81,10 @@ function build({ module }: ContainerdVersion, release: string): void {
 
 /** Downloads a module, unless it is in Go's cache. @returns where its files are */
 function moduleDirectory(module: string): string {
-  const answer = go(['mod', 'download', '-json', module], downloadTimeoutMs);
+  const answer = go(['mod', 'download', '-json', module], { timeoutMs: downloadTimeoutMs });
   const { Dir: directory } = JSON.parse(answer) as { Dir?: string };
   if (directory === undefined) throw new BuildError(`Cannot download ${module}: ${answer}`);
   return directory;
-}
-
-/** @returns the standard output */
-function go(arguments_: readonly string[], timeoutMs: number): string {
-  const result = spawnSync('go', arguments_, {
-    cwd: repositoryRoot,
-    // Without cgo neither a C compiler nor headers are needed. Flags and workspaces of the machine
-    // are not meant for somebody else's module.
-    env: { ...process.env, CGO_ENABLED: '0', GOFLAGS: '', GOWORK: 'off' },
-    encoding: 'utf8',
-    maxBuffer: maxOutputBytes,
-    stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: timeoutMs,
-  });
-  if (result.status === 0) return result.stdout;
-  const reason = result.error?.message ?? [result.stdout, result.stderr].join('\n').trim();
-  throw new BuildError(`Cannot run go ${arguments_.slice(0, 2).join(' ')}: ${reason}`);
 }
 
 try {

@@ -63,8 +63,11 @@ function settingSchema(setting: AnySetting): JsonSchema {
       return {
         description,
         type: 'object',
-        propertyNames: { ...patternOf(setting.keyFormat), minLength: 1 },
-        additionalProperties: notEmpty(settingSchema(mapValue(setting))),
+        // Not propertyNames: Helm's validator names a wrong place for those that do not match.
+        patternProperties: {
+          [patterns[setting.keyFormat] ?? '^.+$']: notEmpty(settingSchema(mapValue(setting))),
+        },
+        additionalProperties: false,
         maxProperties: setting.maxProperties,
       };
     case 'Object': {

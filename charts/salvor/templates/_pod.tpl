@@ -20,6 +20,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 automountServiceAccountToken: false
+# Variables of a Service named salvor would look like settings.
 enableServiceLinks: false
 {{- end -}}
 

@@ -1,0 +1,167 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { alertNames } from '../../scripts/chart-values-schema.ts';
+import { chartCheck, chartDirectory } from '../support/helm.ts';
+import { repositoryRoot } from '../support/tools.ts';
+import { render } from './render.ts';
+
+interface Alert {
+  readonly alert: string;
+  readonly expr: string;
+  readonly for: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<'summary' | 'description' | 'runbook_url', string>>;
+}
+
+function alertsOf(set: string): readonly Alert[] {
+  return render(set).one('PrometheusRule', 'salvor')['spec'].groups[0].rules as readonly Alert[];
+}
+
+interface Panel {
+  readonly id: number;
+  readonly type: string;
+  readonly title: string;
+  readonly description?: string;
+  readonly gridPos: Readonly<Record<'x' | 'y' | 'w' | 'h', number>>;
+  readonly targets?: readonly { readonly expr: string }[];
+}
+
+const dashboard = JSON.parse(
+  readFileSync(join(chartDirectory, 'dashboards', 'salvor.json'), 'utf8'),
+) as { readonly panels: readonly Panel[]; readonly uid: string };
+const queries = dashboard.panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr));
+
+/** Every metric that the program can have, with the labels that it gives to it. */
+function knownMetrics(): ReadonlyMap<string, readonly string[]> {
+  const folder = join(repositoryRoot, 'src');
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' });
+  const known = new Map<string, readonly string[]>();
+  for (const file of files.filter((each) => each.endsWith('.ts'))) {
+    const source = readFileSync(join(folder, file), 'utf8');
+    const metrics = source.matchAll(
+      /new (Counter|Gauge|Histogram)\(\{\s*name: '(\w+)'(?:,\s*help:[^[\]]*?(?=labelNames|registers|buckets|\}))?,?\s*(?:labelNames: \[([^\]]*)\])?/g,
+    );
+    for (const [, kind, name, labels = ''] of metrics) {
+      const names = [...labels.matchAll(/'(\w+)'/g)].map((match) => match[1]!);
+      const series = kind === 'Histogram' ? ['_bucket', '_sum', '_count'] : [''];
+      for (const ending of series) {
+        known.set(`${name}${ending}`, kind === 'Histogram' ? [...names, 'le'] : names);
+      }
+    }
+  }
+  return known;
+}
+
+const targetLabels = ['node', 'pod', 'namespace', 'job', 'instance'];
+
+/** What an expression uses that no metric of the program has. */
+function unknownIn(expr: string): string[] {
+  const known = knownMetrics();
+  const metrics = [...expr.matchAll(/\b(salvor_\w+)(?:\{([^}]*)\})?/g)];
+  const used = metrics.map((match) => match[1]!);
+  const labels = used.flatMap((name) => known.get(name) ?? []).concat(targetLabels);
+  const matchers = metrics.flatMap((match) =>
+    [...(match[2] ?? '').matchAll(/(\w+)\s*[=!]/g)].map((label) => label[1]!),
+  );
+  const grouped = [...expr.matchAll(/\b(?:by|on|without)\s*\(([^)]*)\)/g)].flatMap((match) =>
+    match[1]!.split(',').map((label) => label.trim()),
+  );
+  return [
+    ...used.filter((name) => !known.has(name)),
+    ...[...matchers, ...grouped].filter((label) => !labels.includes(label)),
+  ];
+}
+
+test('knownMetrics finds the metrics of the source, and their labels', () => {
+  const known = knownMetrics();
+  expect(known.get('salvor_registry_requests_total')).toEqual(['kind', 'decision', 'status']);
+  expect(known.get('salvor_registry_first_byte_seconds_bucket')).toEqual(['kind', 'le']);
+  expect(known.get('salvor_registry_streams')).toEqual([]);
+  expect(unknownIn('sum by (digest) (salvor_no_such_total{kind="x"})')).toEqual([
+    'salvor_no_such_total',
+    'kind',
+    'digest',
+  ]);
+});
+
+describe('alerts', () => {
+  test('are all there, less those that are disabled', () => {
+    expect(alertsOf('service-monitor').map(({ alert }) => alert)).toEqual(alertNames());
+    const fewer = alertsOf('monitoring').map(({ alert }) => alert);
+    expect(fewer).toEqual(alertNames().filter((name) => name !== 'SalvorPeerCopiesInUse'));
+  });
+
+  test.each(alertsOf('service-monitor').map((alert) => [alert.alert, alert] as const))(
+    '%s asks for what the program counts, and leads to a page that says what to do',
+    (name, { annotations, expr, labels }) => {
+      expect(unknownIn(expr)).toEqual([]);
+      expect(labels['severity']).toMatch(/^(warning|critical)$/);
+      const [, page] = /^https:\/\/runbooks\.example\.com\/salvor\/([a-z-]+\.md)$/.exec(
+        annotations.runbook_url,
+      ) ?? [undefined, ''];
+      const runbook = readFileSync(join(repositoryRoot, 'docs', 'runbooks', page), 'utf8');
+      expect(runbook).toContain(name);
+      const shown = [
+        ...`${annotations.summary}${annotations.description}`.matchAll(/\$labels\.(\w+)/g),
+      ];
+      const kept = [...expr.matchAll(/\bby \(([^)]*)\)/g)].flatMap((match) =>
+        match[1]!.split(/, ?/),
+      );
+      for (const [, label] of shown) expect(kept).toContain(label);
+    },
+  );
+
+  test('carry the labels that are wanted', () => {
+    for (const { labels } of alertsOf('monitoring')) expect(labels['team']).toBe('platform');
+  });
+});
+
+describe('monitors', () => {
+  test.each([
+    ['PodMonitor', 'monitoring', 'podMetricsEndpoints'],
+    ['ServiceMonitor', 'service-monitor', 'endpoints'],
+  ])('%s asks both processes of each pod, and says on which node they are', (kind, set, key) => {
+    const { spec } = render(set).one(kind, 'salvor') as unknown as {
+      spec: Record<string, { port: string; relabelings: { targetLabel: string }[] }[]>;
+    };
+    const endpoints = spec[key] ?? [];
+    expect(endpoints.map(({ port }) => port)).toEqual(['registry-admin', 'agent-admin']);
+    for (const { relabelings } of endpoints) expect(relabelings[0]?.targetLabel).toBe('node');
+  });
+});
+
+describe('the dashboard', () => {
+  test('is in a ConfigMap that Grafana finds', () => {
+    const { data, metadata } = render('monitoring').one('ConfigMap', 'salvor-dashboard');
+    expect(metadata.labels?.['grafana_dashboard']).toBe('1');
+    expect(JSON.parse(data['salvor.json'] as string)).toEqual(dashboard);
+    expect(
+      render('service-monitor').one('GrafanaDashboard', 'salvor')['spec'].configMapRef,
+    ).toEqual({ name: 'salvor-dashboard', key: 'salvor.json' });
+  });
+
+  test('asks for what the program counts, in the language of Prometheus', () => {
+    expect(queries.length).toBeGreaterThan(10);
+    expect(queries.flatMap(unknownIn)).toEqual([]);
+    const plain = queries.map((query) =>
+      query.replaceAll('$__rate_interval', '5m').replaceAll('$__range', '1h'),
+    );
+    const { code, stdout } = chartCheck('', plain);
+    expect([code, stdout.trim().split('\n').slice(0, -1)]).toEqual([0, []]);
+  });
+
+  test('has panels that say what they show and do not overlap', () => {
+    const cells = new Set<string>();
+    for (const { description, gridPos, id, title, type } of dashboard.panels) {
+      if (type !== 'row') expect(description, title).toMatch(/\.$/);
+      expect(dashboard.panels.filter((panel) => panel.id === id)).toHaveLength(1);
+      for (let x = gridPos.x; x < gridPos.x + gridPos.w; x += 1) {
+        for (let y = gridPos.y; y < gridPos.y + gridPos.h; y += 1) {
+          expect(cells.has(`${x},${y}`), title).toBe(false);
+          cells.add(`${x},${y}`);
+        }
+      }
+    }
+  });
+});
