@@ -63,6 +63,13 @@ describe.each(valueSets)('the chart with %s', (set) => {
     expect(registry.node.name).toBe('node-a');
     expect(registry.registry.listen).toMatch(/^127\.0\.0\.1:/);
     expect(agent.agent.listen).toMatch(set === 'k3s' ? '0.0.0.0:5090' : '10.1.2.3:7490');
+    expect(agent.agent.members).toMatchObject({
+      source: 'kubernetes',
+      kubernetes: {
+        namespace: set === 'own-hosts' ? 'nodes' : 'salvor-system',
+        service: `${fullname}-agents`,
+      },
+    });
     const { socket, contentPath } = agent.agent.store.containerd;
     const mounts = pod.container('agent').volumeMounts ?? [];
     expect(mounts.map(({ mountPath }) => mountPath)).toContain(join(socket, '..'));

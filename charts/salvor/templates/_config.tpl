@@ -19,10 +19,12 @@ from node to node is in the environment, which is stronger than the file.
 {{- define "salvor.config" -}}
 {{- $paths := include "salvor.containerd" . | fromYaml -}}
 {{- $store := dict "socket" $paths.socket "namespace" $paths.namespace "contentPath" $paths.contentDirectory -}}
+{{- $service := dict "namespace" (include "salvor.namespace" .) "service" (printf "%s-agents" (include "salvor.fullname" .)) -}}
+{{- $members := dict "source" "kubernetes" "kubernetes" $service -}}
 {{- $computed := dict
   "node" (dict "stateDirectory" "/var/lib/salvor")
   "registry" dict
-  "agent" (dict "store" (dict "containerd" $store))
+  "agent" (dict "members" $members "store" (dict "containerd" $store))
   "tls" (dict "ca" "/etc/salvor/tls/ca.crt" "certificate" "/etc/salvor/tls/tls.crt" "key" "/etc/salvor/tls/tls.key")
 -}}
 {{- if .Values.rollout.pauseDuringOutage -}}
