@@ -78,17 +78,20 @@ export async function runProof(
   const { clock, prover } = dependencies;
   const startedAtMs = clock.now();
   const outcomes = new Map<number, ProofOutcome>();
+  let differences = 0;
   const failed = new AbortController();
   const signal = AbortSignal.any([options.signal, failed.signal]);
   const queue = images.entries();
   const work = async (): Promise<void> => {
     for (const [index, image] of queue) {
       if (signal.aborted) return;
-      outcomes.set(index, outcomeOf(image, await prover.prove(image, signal)));
+      const outcome = outcomeOf(image, await prover.prove(image, signal));
+      outcomes.set(index, outcome);
+      if (outcome.difference !== null) differences += 1;
       options.onProgress?.({
         images: images.length,
         proven: outcomes.size,
-        differences: differencesIn([...outcomes.values()]),
+        differences,
         bytes: prover.readBytes,
         elapsedMs: clock.now() - startedAtMs,
       });
@@ -111,15 +114,11 @@ export async function runProof(
     images: images.length,
     proven: ordered.length,
     servable: ordered.filter(({ proof }) => proof === 'servable').length,
-    differences: differencesIn(ordered),
+    differences,
     blobs: prover.readBlobs,
     bytes: prover.readBytes,
     outcomes: ordered,
   };
-}
-
-function differencesIn(outcomes: readonly ProofOutcome[]): number {
-  return outcomes.filter(({ difference }) => difference !== null).length;
 }
 
 function outcomeOf(image: ProvenImage, proof: SubjectProof): ProofOutcome {
@@ -140,8 +139,8 @@ function differenceBetween(image: ProvenImage, proof: SubjectProof): string | nu
       ? `the verdict is ${image.verdict}, but all of it can be pulled`
       : `the verdict is ${image.verdict}, but it cannot be pulled: ${proof.reason ?? 'no reason'}`;
   }
-  if (proof.digest !== undefined && image.digest !== null && proof.digest !== image.digest) {
-    return `the report says that it names ${image.digest}, but a pull gets ${proof.digest}`;
+  if (proof.isServable && image.digest !== null && proof.digest !== image.digest) {
+    return `the report says that it names ${image.digest}, but a pull gets ${proof.digest ?? 'none'}`;
   }
   return null;
 }
