@@ -2,6 +2,7 @@ import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 
 
 import { ConfigError } from '../config/config-error.ts';
 import { loadConfig } from '../config/load.ts';
+import { parseQuantity } from '../config/quantity.ts';
 import type { LoadOptions } from '../config/load.ts';
 import { configSchema, type Config } from '../config/schema.ts';
 import { withoutSecrets } from '../config/secrets.ts';
@@ -26,6 +27,11 @@ export interface ProgramDependencies {
   /** Somebody may be looking at what goes to standard error. */
   readonly isErrorTerminal?: boolean;
 }
+
+/** What a proof reads at a time must not take longer than registries wait for their clients. */
+const MIN_BANDWIDTH = 64 * 1024;
+/** Registries answer eight requests of proofs at a time. */
+const MAX_CONCURRENCY = 8;
 
 const exitCodes = { success: 0, failure: 1, usage: 2 };
 
@@ -192,7 +198,12 @@ function addReport(program: Command, dependencies: ProgramDependencies): void {
   addCommand(program, {
     name: 'report',
     summary: 'Tell which images would still start if their registries were gone, worst first.',
-    settings: ['agent.admin', 'agent.report.memberTimeoutMs'],
+    settings: [
+      'agent.admin',
+      'agent.report.memberTimeoutMs',
+      'registry.agentSocket',
+      'registry.proveSocket',
+    ],
   })
     .option('--json', 'Print JSON.', false)
     .option('--all', 'Show every image, not only the worst.', false)
@@ -219,7 +230,23 @@ function addReport(program: Command, dependencies: ProgramDependencies): void {
         .default([])
         .argParser(severalOf(['not-servable', 'single-copy', 'incomplete'])),
     )
-    .option('--progress', 'Tell on standard error how many nodes have answered.', false)
+    .option('--progress', 'Tell on standard error how far it is.', false)
+    .option(
+      '--prove',
+      'Pull every image as a new node would with every registry dead, hash every byte and exit ' +
+        'with 5 if a verdict differs, with 6 if it was stopped before the end.',
+      false,
+    )
+    .addOption(
+      new Option('--bandwidth <rate>', 'What a proof reads from nodes, at most.')
+        .default(50 * 1024 ** 2, '50MiB/s')
+        .argParser(rateOf),
+    )
+    .addOption(
+      new Option('--concurrency <number>', 'Images that a proof pulls at a time.')
+        .default(2)
+        .argParser(workersOf),
+    )
     .action(
       async (
         options: Omit<ReportOptions, 'progress'> & { progress: boolean },
@@ -250,6 +277,22 @@ function countOf(text: string): number {
   const count = Number(text);
   if (!Number.isSafeInteger(count) || count < 1) {
     throw new InvalidArgumentError('It must be a whole number, 1 or more.');
+  }
+  return count;
+}
+
+function rateOf(text: string): number {
+  const rate = parseQuantity(text, 'bytes per second');
+  if (rate === undefined || rate < MIN_BANDWIDTH) {
+    throw new InvalidArgumentError('It must be a rate such as 50MiB/s, 64KiB/s or more.');
+  }
+  return rate;
+}
+
+function workersOf(text: string): number {
+  const count = countOf(text);
+  if (count > MAX_CONCURRENCY) {
+    throw new InvalidArgumentError(`It must be ${MAX_CONCURRENCY} or less.`);
   }
   return count;
 }

@@ -4,6 +4,8 @@ import { parseVerdict } from '../report/filter-report.ts';
 import { renderReport } from '../report/render-report.ts';
 import { REPORT_SCHEMA, type Report } from '../report/report.ts';
 import type { ReportProgress } from '../report/reporter.ts';
+import type { ProofResult } from './prove/proof-run.ts';
+import { renderProof } from './prove/render-proof.ts';
 
 /** What `salvor report` takes beside the settings. */
 export interface ReportOptions {
@@ -18,6 +20,12 @@ export interface ReportOptions {
   readonly verdict: readonly string[];
   /** Tell how far it is. */
   readonly progress: boolean;
+  /** Put every verdict to the proof. */
+  readonly prove: boolean;
+  /** Of a proof, all pulls together. */
+  readonly bandwidth: number;
+  /** Images that a proof pulls at a time. */
+  readonly concurrency: number;
 }
 
 /** What makes `salvor report` end with a status other than 0. */
@@ -25,7 +33,7 @@ export type FailOn = 'not-servable' | 'single-copy' | 'incomplete';
 export const FAIL_ON: readonly FailOn[] = ['not-servable', 'single-copy', 'incomplete'];
 
 /** The exit statuses of `salvor report` beside 0, 1 (it failed) and 2 (it was called wrongly). */
-export const REPORT_STATUS = { images: 3, incomplete: 4 };
+export const REPORT_STATUS = { images: 3, incomplete: 4, differences: 5, stopped: 6 };
 
 const POLL_MS = 250;
 const PROGRESS_TIMEOUT_MS = 1000;
@@ -33,14 +41,15 @@ const PROGRESS_TIMEOUT_MS = 1000;
 const SPARE_MS = 60_000;
 
 /**
- * `salvor report`: asks the agent on this node what would still start.
+ * `salvor report`: asks the agent on this node what would still start, and puts that to the proof
+ * where it is told to.
  *
  * @param dependencies.writeOut gets the report, `writeError` the progress
  * @returns the exit status
- * @throws when the agent cannot be asked
+ * @throws when the agent, or for a proof the registry, cannot be asked
  */
 export async function runReport(
-  config: Pick<Config, 'agent'>,
+  config: Pick<Config, 'agent' | 'registry'>,
   options: ReportOptions & { readonly signal: AbortSignal },
   dependencies: {
     readonly writeOut: (text: string) => void;
@@ -49,12 +58,47 @@ export async function runReport(
 ): Promise<number> {
   const report = await fetchReport(config, options, dependencies.writeError);
   const maxImages = options.all ? Number.POSITIVE_INFINITY : options.limit;
-  dependencies.writeOut(
-    options.json
-      ? `${JSON.stringify(report, undefined, 2)}\n`
-      : renderReport(report, { maxImages }),
-  );
-  return statusOf(report, options.failOn);
+  // A proof takes its time: what is known already is said before it.
+  if (!options.json) dependencies.writeOut(renderReport(report, { maxImages }));
+  const proof = options.prove
+    ? await prove(config, report, { ...options, dependencies })
+    : undefined;
+  if (options.json) {
+    const content = proof === undefined ? report : { ...report, proof };
+    dependencies.writeOut(`${JSON.stringify(content, undefined, 2)}\n`);
+  } else if (proof !== undefined) {
+    dependencies.writeOut(`\n${renderProof(proof)}`);
+  }
+  return proofStatus(proof) ?? statusOf(report, options.failOn);
+}
+
+/** The status for what a proof came to; undefined when all of it agrees, or there was none. */
+export function proofStatus(
+  proof: Pick<ProofResult, 'differences' | 'isComplete'> | undefined,
+): number | undefined {
+  if (proof === undefined) return undefined;
+  if (proof.differences > 0) return REPORT_STATUS.differences;
+  return proof.isComplete ? undefined : REPORT_STATUS.stopped;
+}
+
+/** Loads the code of proofs only where one is wanted. */
+async function prove(
+  config: Pick<Config, 'registry'>,
+  report: Report,
+  options: ReportOptions & {
+    readonly signal: AbortSignal;
+    readonly dependencies: { readonly writeError: (text: string) => void };
+  },
+): Promise<ProofResult> {
+  const { bandwidth: bytesPerSecond, concurrency, progress, signal } = options;
+  const { writeError } = options.dependencies;
+  const writeLine = (line: string): void => writeError(`${line}\n`);
+  const { proveReport } = await import('./prove/prove-report.ts');
+  return proveReport(config, report, {
+    ...{ bytesPerSecond, concurrency, signal },
+    ...(progress ? { onProgress: writeLine } : {}),
+    onTrouble: (message) => writeLine(`salvor: ${message}`),
+  });
 }
 
 /** The status for what a report says: an incomplete one is named before what it says of images. */

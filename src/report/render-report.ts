@@ -74,7 +74,8 @@ function imageLines(image: ReportImage, width: number): string[] {
   ];
 }
 
-function formatBytes(sizeBytes: number): string {
+/** Writes a size as people do: "1.5 GiB". */
+export function formatBytes(sizeBytes: number): string {
   const power = Math.min(
     SIZE_UNITS.length - 1,
     Math.floor(Math.log(Math.max(1, sizeBytes)) / Math.log(KIB)),
