@@ -5,7 +5,8 @@ const MAX_CLOCK_SKEW_MS = 60_000;
 
 /**
  * The statement to believe: the newest that an upstream confirmed, else the newest record of a
- * store.
+ * store. Of two from the same moment, and upstreams tell time in whole seconds, the digest decides:
+ * whoever answers first, every node must come to the same.
  *
  * @param nowMs the present; statements from the future are not believed
  */
@@ -20,7 +21,9 @@ export function newestTag(
     for (const tag of tags) {
       const ms = time(tag);
       if (ms === undefined || ms > limitMs) continue;
-      if (newest === undefined || ms > (time(newest) ?? 0)) newest = tag;
+      const newestMs = newest === undefined ? Number.NEGATIVE_INFINITY : (time(newest) ?? 0);
+      const isLater = ms > newestMs || (ms === newestMs && tag.digest > (newest?.digest ?? ''));
+      if (isLater) newest = tag;
     }
     return newest;
   };

@@ -1,23 +1,31 @@
+import { access, constants } from 'node:fs/promises';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { ProofClient } from '../../src/cli/prove/proof-client.ts';
-import { Prover } from '../../src/cli/prove/prover.ts';
-import { systemClock } from '../../src/telemetry/clock.ts';
-import type { Image } from '../support/image.ts';
-import { hostPlatform } from '../support/image.ts';
+import type { ProofResult } from '../../src/cli/prove/proof-run.ts';
+import { platformMatches } from '../../src/oci/manifest.ts';
+import type { Report, ReportImage } from '../../src/report/report.ts';
+import { hostPlatform, type Image } from '../support/image.ts';
+import { get } from '../support/oci-client.ts';
+import { Program } from '../support/process.ts';
+import { sourceProgram } from '../support/program-path.ts';
 import { suiteScope } from '../support/test-scope.ts';
 import { waitFor } from '../support/wait.ts';
-import { truthCases, childOf, type TruthCase } from './report-truth/truth-cases.ts';
+import { truthCases, type TruthCase } from './report-truth/truth-cases.ts';
 import { TruthScene } from './report-truth/truth-scene.ts';
 
 const scope = suiteScope('report-truth');
 
-let scene: TruthScene;
-const images = new Map<string, Image>();
-const truth: Record<string, string> = {};
+/** How it came out, as one comparison for all images shows it. */
+type Outcome = 'servable' | 'not servable';
 
-function referenceOf({ isSilentHost, name }: TruthCase): string {
-  return scene.reference(name, isSilentHost === true ? scene.silentHost : undefined);
-}
+let scene: TruthScene;
+let report: Report;
+let proof: ProofResult;
+let proofStatus: number | null;
+const images = new Map<string, Image>();
+/** What PullImage on the node without images came to. */
+const pulled: Record<string, Outcome> = {};
+/** What simpler reports would have said. */
+const predicted: Record<string, { manifest: boolean; books: boolean }> = {};
 
 beforeAll(async () => {
   scene = await TruthScene.start(scope());
@@ -28,60 +36,147 @@ beforeAll(async () => {
       throw new Error(`Cannot bring ${name} onto its nodes`, { cause: error });
     });
   }
-  for (const { letGo, name } of truthCases) await letGo?.(scene, images.get(name)!);
   await waitFor(async () => (await scene.corruptBlobs('one')) >= 2, { timeoutMs: 30_000 });
+  for (const { letGo, name } of truthCases) await letGo?.(scene, imageOf(name));
   await scene.upstream.kill('SIGKILL');
-  for (const { collected, name } of truthCases) {
-    const digest = collected?.(images.get(name)!);
-    if (digest !== undefined)
-      expect(await scene.node('one').containerd.blobs(), name).toContain(digest);
-  }
+  await expectThere(true);
+
+  report = await takeReport();
+  for (const { name } of truthCases) predicted[name] = await scene.predictions(imageOf(name));
+  await expectThere(true);
   await scene.collectGarbage('one');
+  await expectThere(false);
+  ({ proof, status: proofStatus } = await proveFrom('two'));
+  for (const one of truthCases) pulled[one.name] = await pullOnEmptyNode(one);
 }, 240_000);
 
-describe('a report', () => {
-  test('x', async () => {
-    const client = new ProofClient({
-      socketPath: scene.node('one').proveSocket,
-      stepTimeoutMs: 20_000,
-      maxSockets: 4,
-    });
-    const prover = new Prover(
-      { attempts: 1 },
-      { client, pace: { take: async () => undefined }, clock: systemClock },
+function imageOf(name: string): Image {
+  const image = images.get(name);
+  if (image === undefined) throw new Error(`Cannot find the image of ${name}`);
+  return image;
+}
+
+function referenceOf({ isSilentHost, name }: TruthCase): string {
+  return scene.reference(name, isSilentHost === true ? scene.silentHost : undefined);
+}
+
+/** What garbage collection takes is there before, and not after. */
+async function expectThere(isThere: boolean): Promise<void> {
+  const { containerd } = scene.node('one');
+  const collected = truthCases.flatMap((one) => one.collected?.(imageOf(one.name)) ?? []);
+  expect(collected.length).toBeGreaterThanOrEqual(2);
+  for (const digest of collected) {
+    const can = await access(containerd.blobPath(digest), constants.R_OK).then(
+      () => true,
+      () => false,
     );
-    const proofs: Record<string, string> = {};
-    for (const one of truthCases) {
-      const proof = await prover.prove(
-        { image: referenceOf(one), platform: hostPlatform, manifests: new Set(), isServable: true },
-        AbortSignal.timeout(60_000),
+    expect(can, digest).toBe(isThere);
+  }
+}
+
+async function takeReport(): Promise<Report> {
+  const { agentAdminPort } = scene.node('one');
+  const { body, status } = await get(`http://127.0.0.1:${agentAdminPort}/api/report`);
+  expect(status).toBe(200);
+  return JSON.parse(body.toString()) as Report;
+}
+
+/** Runs `salvor report --prove` on a node. */
+async function proveFrom(name: 'two'): Promise<{ proof: ProofResult; status: number | null }> {
+  const command = ['report', '--prove', '--json', '--config', scene.node(name).configPath];
+  const program = await Program.start(scope(), {
+    name: `prove-from-${name}`,
+    command: sourceProgram.command,
+    arguments: [sourceProgram.main, ...command],
+  });
+  const { code } = await program.exited;
+  const output = program.lines().filter(({ stream }) => stream === 'stdout');
+  const text = output.map((line) => line.text).join('\n');
+  return { proof: (JSON.parse(text) as { proof: ProofResult }).proof, status: code };
+}
+
+async function pullOnEmptyNode(one: TruthCase): Promise<Outcome> {
+  const { containerd } = scene.node('empty');
+  return containerd.pull(referenceOf(one)).then(
+    () => 'servable',
+    () => 'not servable',
+  );
+}
+
+/** What a report, or a proof of one, says of the images that this machine's platform is given. */
+function saidBy(isServable: (reference: string) => boolean): Record<string, Outcome> {
+  return Object.fromEntries(
+    truthCases.map((one) => [one.name, isServable(referenceOf(one)) ? 'servable' : 'not servable']),
+  );
+}
+
+function rowsOf(reference: string): ReportImage[] {
+  return report.images.filter(
+    ({ image, runsOn }) =>
+      image === reference && (runsOn === null || platformMatches(runsOn, hostPlatform)),
+  );
+}
+
+describe('a report of twenty images', () => {
+  test('is put to the test in twenty states', () => {
+    const expected = truthCases.map(({ isServable, name }) => [
+      name,
+      isServable ? 'servable' : 'not servable',
+    ]);
+    expect(expected.length).toBe(20);
+    expect(pulled).toEqual(Object.fromEntries(expected));
+    const reasons = truthCases.flatMap(({ because }) => because ?? []);
+    expect(new Set(reasons).size).toBeGreaterThanOrEqual(6);
+  });
+
+  test('says of every one what PullImage on an empty node comes to', () => {
+    const verdicts = saidBy((reference) =>
+      rowsOf(reference).some(({ verdict }) => verdict !== 'not-servable'),
+    );
+    expect(verdicts).toEqual(pulled);
+  });
+
+  test('says why', () => {
+    const said = truthCases.map((one) => {
+      const codes = rowsOf(referenceOf(one)).flatMap(({ reasons }) =>
+        reasons.map(({ code }) => code),
       );
-      proofs[one.name] = `${proof.isServable} ${proof.reason ?? ''}`;
-    }
-    console.log(proofs);
-    for (const one of truthCases) {
-      truth[one.name] = await scene
-        .node('empty')
-        .containerd.pull(referenceOf(one))
-        .then(
-          () => 'true',
-          (error: Error) => `false ${error.message}`,
-        );
-    }
-    console.log(truth);
-    client.close();
-    console.log(
-      await Promise.all(
-        truthCases.map(async ({ name }) => [
-          name,
-          await scene.predictions(images.get(name)!),
-          childOf(images.get(name)!).digest,
-        ]),
+      return [one.name, one.because === undefined || codes.includes(one.because as never)];
+    });
+    expect(said).toEqual(truthCases.map(({ name }) => [name, true]));
+  });
+
+  test('is right where manifests, or records of content, alone would not be', () => {
+    const wrong = (by: 'manifest' | 'books'): string[] =>
+      truthCases.flatMap(({ name }) =>
+        (pulled[name] === 'servable') === predicted[name]?.[by] ? [] : [name],
+      );
+    expect(wrong('manifest')).toEqual(expect.arrayContaining(['layers-discarded', 'tag-moved']));
+    expect(wrong('manifest').length).toBeGreaterThanOrEqual(3);
+    expect(wrong('books')).toEqual(expect.arrayContaining(['layer-lost', 'corrupt-everywhere']));
+    expect(wrong('books').length).toBeGreaterThanOrEqual(3);
+  });
+
+  test('is proven by salvor report --prove, byte by byte', () => {
+    const differences = proof.outcomes.filter(({ difference }) => difference !== null);
+    expect(differences).toEqual([]);
+    expect(proofStatus).toBe(0);
+    const { architecture, os } = hostPlatform;
+    const host = ['unknown', `${os}/${architecture}`];
+    const proofs = saidBy((reference) =>
+      proof.outcomes.some(
+        (one) => one.image === reference && host.includes(one.platform) && one.proof === 'servable',
       ),
     );
-    for (const { isServable, name } of truthCases)
-      expect
-        .soft([name, truth[name]!.startsWith('true'), proofs[name]!.startsWith('true')])
-        .toEqual([name, isServable, isServable]);
-  }, 200_000);
+    expect(proofs).toEqual(pulled);
+  });
+
+  test('leaves what its proof came to in the metrics of the agent', async () => {
+    const { agentAdminPort } = scene.node('two');
+    const { body } = await get(`http://127.0.0.1:${agentAdminPort}/metrics`);
+    const metrics = body.toString();
+    expect(metrics).toContain(`salvor_agent_proof_images ${proof.images}\n`);
+    expect(metrics).toContain('salvor_agent_proof_differences 0\n');
+    expect(metrics).toMatch(/^salvor_agent_proof_age_seconds \d/m);
+  });
 });

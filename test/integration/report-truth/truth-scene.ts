@@ -9,6 +9,7 @@ import { get } from '../../support/oci-client.ts';
 import { freePort } from '../../support/ports.ts';
 import { pushImage } from '../../support/push.ts';
 import type { TestScope } from '../../support/test-scope.ts';
+import { waitFor } from '../../support/wait.ts';
 
 /** Nodes that have images; the last one discards layers that it has unpacked. */
 export type HolderName = 'one' | 'two' | 'discards';
@@ -135,9 +136,12 @@ export class TruthScene {
     await containerd.ctr(['leases', 'delete', '--sync', lease]);
   }
 
-  /** The upstream answers a node's registry what the tag names. */
+  /** The upstream answers a node's registry what the tag names, later than it has before. */
   async confirmTag(name: string, node: HolderName): Promise<void> {
     const { url } = this.node(node);
+    // Upstreams tell time in whole seconds.
+    const beganAtMs = Date.now();
+    await waitFor(() => Math.floor(Date.now() / 1000) > Math.floor(beganAtMs / 1000));
     const answer = await get(`${url}/v2/truth/${name}/manifests/v1?ns=${this.upstream.host}`);
     if (answer.status !== 200) throw new Error(`Cannot confirm ${name}: status ${answer.status}`);
   }

@@ -22,6 +22,17 @@ describe('newestTag', () => {
     expect(newestTag(holders([newer, older]), NOW_MS)).toBe(newer);
   });
 
+  it('newestTag comes to the same of two from one moment, whoever says which first', () => {
+    const times = { observedAtMs: NOW_MS - 1000 };
+    const [one, other] = [tag('one', times), tag('other', times)];
+    const chosen = newestTag(holders([one], [other]), NOW_MS);
+    expect(chosen).toBeDefined();
+    expect(newestTag(holders([other], [one]), NOW_MS)).toBe(chosen);
+    const records = [tag('one', { recordedAtMs: 5 }), tag('other', { recordedAtMs: 5 })] as const;
+    const record = newestTag(holders([records[0]], [records[1]]), NOW_MS);
+    expect(newestTag(holders([records[1]], [records[0]]), NOW_MS)).toBe(record);
+  });
+
   it('newestTag prefers any confirmed statement to a newer record of a store', () => {
     const confirmed = tag('confirmed', { observedAtMs: NOW_MS - 86_400_000 });
     const record = tag('record', { recordedAtMs: NOW_MS });

@@ -171,7 +171,7 @@ describe('Prover', () => {
     const { digest } = registry.add(layers[0]);
     registry.absences.set(digest, 2);
     const proving = prover.prove(subject(), never);
-    for (const _ of [1, 2]) {
+    for (let failed = 1; failed <= 2; failed += 1) {
       await clock.untilSleeping();
       clock.advance(500);
     }

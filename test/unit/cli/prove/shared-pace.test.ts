@@ -10,9 +10,9 @@ describe('SharedPace', () => {
     const startedAtMs = clock.now();
     const pace = new SharedPace({ bytesPerSecond: 1000 }, { clock });
     const takes = [1, 2, 3].map(() => pace.take(1000, { signal: never }));
-    let over = false;
-    const all = Promise.all(takes).then(() => (over = true));
-    while (!over) {
+    const over = { now: false };
+    const all = Promise.all(takes).then(() => (over.now = true));
+    while (!over.now) {
       await Promise.race([clock.untilSleeping(), all]);
       clock.advance(10);
       await Promise.resolve();
