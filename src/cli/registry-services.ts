@@ -22,11 +22,13 @@ import { Peers } from '../registry/sources/peers.ts';
 import { PeerLoad } from '../registry/sources/peer-load.ts';
 import { Quarantine } from '../registry/sources/quarantine.ts';
 import { TagRecorder, type ManifestKeeper } from '../registry/tag-recorder.ts';
+import { Turns } from '../registry/turns.ts';
 import { Upstreams } from '../registry/upstream/upstreams.ts';
 import type { AgentClient } from '../rpc/agent-client.ts';
 import type { AdminPage, ReadyCheck } from '../telemetry/admin-server.ts';
 import type { AgentPool } from '../rpc/agent-pool.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { eventLoopLoad } from './event-loop-load.ts';
 import type { Service } from './service-group.ts';
 import { proofRegistry } from './proof-registry.ts';
 import { upstreamFactory } from './upstream-factory.ts';
@@ -138,6 +140,7 @@ export function registryService(
       metrics,
       budget,
       reports: new RequestReports({ decisions, metrics, savings, log }),
+      turns: new Turns({ measureLoad: eventLoopLoad() }),
       log,
     },
   );

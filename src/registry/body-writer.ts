@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { BodyStream, RelayEnd } from './answer.ts';
 import { WrongBytesError } from './relay.ts';
+import type { Turn } from './turns.ts';
 import { WriteBatch } from './write-batch.ts';
 
 /** How a body was sent. */
@@ -15,6 +16,8 @@ export interface BodyWriteOptions {
   readonly clientStallMs: number;
   /** Aborts when the client has gone. */
   readonly signal: AbortSignal;
+  /** Its place among the bodies that are being sent. */
+  readonly turn?: Turn | undefined;
 }
 
 /**
@@ -28,18 +31,20 @@ export async function writeBody(
 ): Promise<SentBody> {
   let bytes = 0;
   const batch = new WriteBatch(response);
+  const { turn } = options;
   try {
     for await (const chunk of body.chunks) {
       if (options.signal.aborted) return { end: 'client_gone', bytes };
       bytes += chunk.length;
       batch.add(chunk);
-      if (!batch.isFull) continue;
-      batch.flush();
-      if (!batch.mustDrain) continue;
-      const waitsSinceMs = performance.now();
-      const drained = await waitForClient(response, 'drain', options);
-      batch.noteDrain(performance.now() - waitsSinceMs);
-      if (drained !== 'done') return { end: drained, bytes };
+      turn?.note(chunk.length);
+      if (batch.isFull) {
+        batch.flush();
+        const drained = batch.mustDrain ? await drain(response, batch, options) : 'done';
+        if (drained !== 'done') return { end: drained, bytes };
+      }
+      const elders = turn?.standBack();
+      if (elders !== undefined) await elders;
     }
     batch.flush();
     response.end();
@@ -59,6 +64,7 @@ export async function writeBody(
   } finally {
     batch.drop();
     body.cancel();
+    turn?.leave();
   }
 }
 
@@ -71,6 +77,17 @@ export async function writeWholeBody(
   response.end(body);
   const finished = await waitForClient(response, 'finish', options);
   return { end: finished === 'done' ? 'complete' : finished, bytes: body.length };
+}
+
+async function drain(
+  response: ServerResponse,
+  batch: WriteBatch,
+  options: BodyWriteOptions,
+): ReturnType<typeof waitForClient> {
+  const sinceMs = performance.now();
+  const drained = await waitForClient(response, 'drain', options);
+  batch.noteDrain(performance.now() - sinceMs);
+  return drained;
 }
 
 /** Waits until the client has taken what was written; one that does not is let go. */

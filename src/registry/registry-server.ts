@@ -25,6 +25,7 @@ import type { PullRequest, PullUpstream } from './pull-request.ts';
 import type { RegistryMetrics } from './registry-metrics.ts';
 import type { RequestReports } from './request-reports.ts';
 import { Trace } from './trace.ts';
+import type { Turns } from './turns.ts';
 import { busyAnswer } from './unavailable.ts';
 import { UnreadableRequests } from './unreadable-requests.ts';
 
@@ -105,6 +106,7 @@ export class RegistryServer {
   readonly #metrics: Pick<RegistryMetrics, 'requests' | 'requestSeconds' | 'streams'>;
   readonly #budget: Pick<ByteBudget, 'open'>;
   readonly #reports: Pick<RequestReports, 'add'>;
+  readonly #turns: Pick<Turns, 'enter'> | undefined;
   readonly #log: Logger;
   readonly #slots;
   readonly #unreadable: UnreadableRequests;
@@ -121,6 +123,8 @@ export class RegistryServer {
       metrics: Pick<RegistryMetrics, 'requests' | 'requestSeconds' | 'streams'>;
       budget: Pick<ByteBudget, 'open'>;
       reports: Pick<RequestReports, 'add'>;
+      /** Left out: bodies run as they come. */
+      turns?: Pick<Turns, 'enter'>;
       log: Logger;
     },
   ) {
@@ -135,6 +139,7 @@ export class RegistryServer {
     this.#metrics = dependencies.metrics;
     this.#budget = dependencies.budget;
     this.#reports = dependencies.reports;
+    this.#turns = dependencies.turns;
     this.#log = dependencies.log;
     this.#slots = bulkhead(options.limits.maxStreams, 0);
     this.#unreadable = new UnreadableRequests({
@@ -376,7 +381,7 @@ export class RegistryServer {
     const options = { clientStallMs: this.#options.limits.clientStallMs, signal };
     return Buffer.isBuffer(body)
       ? writeWholeBody(raw, body, options)
-      : writeBody(raw, body, options);
+      : writeBody(raw, body, { ...options, turn: this.#turns?.enter() });
   }
 }
 

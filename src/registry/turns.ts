@@ -1,0 +1,111 @@
+/** From here on the process is what bodies wait for, as a share of the time that it has. */
+const BUSY_SHARE = 0.85;
+const SAMPLE_MS = 50;
+/** A body that moves this much in a window is at full speed. */
+const FAST_BYTES = 1024 * 1024;
+const WINDOW_MS = 100;
+/** One that has moved nothing for longer waits for something else than this process. */
+const MOVING_MS = 20;
+/** The longest that a body stands back before it moves its next chunk. */
+const STAND_BACK_MS = 50;
+
+/** One body's place in the order. */
+export interface Turn {
+  /** So many bytes have passed. */
+  note(bytes: number): void;
+  /** What to wait for before the next chunk is fetched; undefined: nothing. */
+  standBack(): Promise<void> | undefined;
+  /** The body has ended. To be called once. */
+  leave(): void;
+}
+
+/** How much of the time since the last call the process was at work, 0 to 1. */
+export type MeasureLoad = () => number;
+
+/**
+ * Lets bodies that began first end first, while this process is what holds all of them up.
+ *
+ * containerd asks for the layers of an image at once and unpacks them in order, so that it can do
+ * nothing as long as all of them grow alike. A body stands back only while an older one moves at
+ * full speed, for at most 50 ms a chunk, and only while the process is busy: where the network or
+ * the client is the limit, all of them run.
+ */
+export class Turns {
+  readonly #measureLoad: MeasureLoad;
+  /** Oldest first. */
+  readonly #bodies = new Set<Body>();
+  readonly #standing = new Set<() => void>();
+  #isBusy = false;
+  #sampledAtMs = 0;
+
+  constructor(dependencies: { measureLoad: MeasureLoad }) {
+    this.#measureLoad = dependencies.measureLoad;
+  }
+
+  /** A body begins. */
+  enter(): Turn {
+    const body = new Body();
+    this.#bodies.add(body);
+    return {
+      note: (bytes) => body.note(bytes),
+      standBack: () => this.#standBack(body),
+      leave: () => {
+        this.#bodies.delete(body);
+        for (const goOn of this.#standing) goOn();
+      },
+    };
+  }
+
+  #standBack(body: Body): Promise<void> | undefined {
+    if (!this.#hasFasterElder(body) || !this.#checkBusy()) return undefined;
+    const { promise, resolve } = Promise.withResolvers<undefined>();
+    const goOn = (): void => {
+      clearTimeout(timer);
+      this.#standing.delete(goOn);
+      resolve(undefined);
+    };
+    const timer = setTimeout(goOn, STAND_BACK_MS);
+    this.#standing.add(goOn);
+    return promise;
+  }
+
+  #hasFasterElder(body: Body): boolean {
+    const nowMs = performance.now();
+    for (const elder of this.#bodies) {
+      if (elder === body) return false;
+      if (elder.isFast(nowMs)) return true;
+    }
+    return false;
+  }
+
+  #checkBusy(): boolean {
+    const nowMs = performance.now();
+    if (nowMs - this.#sampledAtMs >= SAMPLE_MS) {
+      this.#sampledAtMs = nowMs;
+      this.#isBusy = this.#measureLoad() >= BUSY_SHARE;
+    }
+    return this.#isBusy;
+  }
+}
+
+class Body {
+  #windowStartMs = performance.now();
+  #windowBytes = 0;
+  #isFast = false;
+  #movedAtMs = 0;
+
+  note(bytes: number): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#windowStartMs >= WINDOW_MS) {
+      this.#isFast = this.#windowBytes >= FAST_BYTES;
+      this.#windowStartMs = nowMs;
+      this.#windowBytes = 0;
+    }
+    this.#windowBytes += bytes;
+    this.#movedAtMs = nowMs;
+  }
+
+  isFast(nowMs: number): boolean {
+    return this.#isFast && nowMs - this.#movedAtMs < MOVING_MS;
+  }
+}
