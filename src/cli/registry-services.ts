@@ -5,6 +5,7 @@ import { goArchitecture } from '../oci/manifest.ts';
 import { BlobPull, type BlobKeeper } from '../registry/blob-pull.ts';
 import { ByteBudget } from '../registry/byte-budget.ts';
 import { DecisionLog } from '../registry/decision-log.ts';
+import { ImageParts } from '../registry/image-parts.ts';
 import { KeepNotices } from '../registry/keep-notices.ts';
 import { FirstAnswers } from '../registry/first-answers.ts';
 import { ManifestCache } from '../registry/manifest-cache.ts';
@@ -110,9 +111,12 @@ export function registryService(
   );
   const platform = { os: 'linux', architecture: goArchitecture(process.arch) };
   const recorder = new TagRecorder({ agent, keeper, log });
+  const parts = new ImageParts();
   // A store that this process fills itself keeps whole images anyway.
   const notices =
-    agent === undefined || keeper !== undefined ? undefined : new KeepNotices({ agent, log });
+    agent === undefined || keeper !== undefined
+      ? undefined
+      : new KeepNotices({ agent, parts, log });
   const manifests = new ManifestPull(
     { budgets, maxBytes: limits.maxManifestBytes },
     {
@@ -140,7 +144,10 @@ export function registryService(
       metrics,
       budget,
       reports: new RequestReports({ decisions, metrics, savings, log }),
-      turns: new Turns({ measureLoad: eventLoopLoad() }),
+      turns: new Turns({
+        measureLoad: eventLoopLoad(),
+        placeOf: (blob) => parts.placeOf(blob),
+      }),
       log,
     },
   );

@@ -3,6 +3,7 @@ import type { Digest } from '../oci/digest.ts';
 import { parseManifest } from '../oci/manifest.ts';
 import type { PassedImage } from '../rpc/agent-client.ts';
 import type { CachedManifest } from './manifest-cache.ts';
+import type { PartPlace } from './turns.ts';
 
 /** Blobs and manifests whose parents are remembered. */
 const MAX_PARTS = 20_000;
@@ -36,6 +37,14 @@ export class ImageParts {
       manifest,
       indexes: this.#parents.get(manifest) ?? [],
     }));
+  }
+
+  /** Where a blob stands in the image whose manifest passed last of those that list it. */
+  placeOf(blob: Digest): PartPlace | undefined {
+    const image = this.#parents.get(blob)?.[0];
+    const position = image === undefined ? undefined : this.#children.get(image)?.indexOf(blob);
+    if (image === undefined || position === undefined || position < 0) return undefined;
+    return { image, position };
   }
 }
 

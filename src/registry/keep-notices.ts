@@ -3,7 +3,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { AgentClient } from '../rpc/agent-client.ts';
 import { systemClock, type Clock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
-import { ImageParts } from './image-parts.ts';
+import type { ImageParts } from './image-parts.ts';
 import type { CachedManifest } from './manifest-cache.ts';
 
 /** The longest that a pull waits until its image is kept, milliseconds. */
@@ -25,7 +25,7 @@ export class KeepNotices {
   readonly #agent: Pick<AgentClient, 'keep'>;
   readonly #log: Pick<Logger, 'warn'>;
   readonly #clock: Clock;
-  readonly #parts = new ImageParts();
+  readonly #parts: ImageParts;
   /** When the agent was told of an image, or of a blob of unknown images. */
   readonly #toldAtMs = new LRUCache<Digest, number>({ max: MAX_REMEMBERED });
   #pending = 0;
@@ -34,10 +34,12 @@ export class KeepNotices {
 
   constructor(dependencies: {
     agent: Pick<AgentClient, 'keep'>;
+    parts: ImageParts;
     log: Pick<Logger, 'warn'>;
     clock?: Clock;
   }) {
     this.#agent = dependencies.agent;
+    this.#parts = dependencies.parts;
     this.#log = dependencies.log;
     this.#clock = dependencies.clock ?? systemClock;
   }

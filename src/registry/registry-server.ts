@@ -25,7 +25,7 @@ import type { PullRequest, PullUpstream } from './pull-request.ts';
 import type { RegistryMetrics } from './registry-metrics.ts';
 import type { RequestReports } from './request-reports.ts';
 import { Trace } from './trace.ts';
-import type { Turns } from './turns.ts';
+import type { Turn, Turns } from './turns.ts';
 import { busyAnswer } from './unavailable.ts';
 import { UnreadableRequests } from './unreadable-requests.ts';
 
@@ -381,7 +381,12 @@ export class RegistryServer {
     const options = { clientStallMs: this.#options.limits.clientStallMs, signal };
     return Buffer.isBuffer(body)
       ? writeWholeBody(raw, body, options)
-      : writeBody(raw, body, { ...options, turn: this.#turns?.enter() });
+      : writeBody(raw, body, { ...options, turn: this.#turnOf(exchange) });
+  }
+
+  #turnOf({ parsed }: Exchange): Turn | undefined {
+    if (!parsed.ok || parsed.value.target.kind !== 'blob') return undefined;
+    return this.#turns?.enter(parsed.value.target.digest);
   }
 }
 

@@ -1,3 +1,5 @@
+import type { Digest } from '../oci/digest.ts';
+
 /** From here on the process is what bodies wait for, as a share of the time that it has. */
 const BUSY_SHARE = 0.85;
 const SAMPLE_MS = 50;
@@ -19,32 +21,50 @@ export interface Turn {
   leave(): void;
 }
 
+/** Where a blob stands in the image that it is a part of. */
+export interface PartPlace {
+  readonly image: Digest;
+  readonly position: number;
+}
+
 /** How much of the time since the last call the process was at work, 0 to 1. */
 export type MeasureLoad = () => number;
 
 /**
- * Lets bodies that began first end first, while this process is what holds all of them up.
+ * Lets layers end in the order in which they are needed, while this process is what holds all of
+ * them up.
  *
- * containerd asks for the layers of an image at once and unpacks them in order, so that it can do
- * nothing as long as all of them grow alike. A body stands back only while an older one moves at
- * full speed, for at most 50 ms a chunk, and only while the process is busy: where the network or
- * the client is the limit, all of them run.
+ * containerd asks for the layers of an image at once and unpacks them in the manifest's order, so
+ * that it can do nothing as long as all of them grow alike. A body stands back only while one that
+ * is needed before it moves at full speed, for at most 50 ms a chunk, and only while the process is
+ * busy: where the network or the client is the limit, all of them run. Images take turns as they
+ * came.
  */
 export class Turns {
   readonly #measureLoad: MeasureLoad;
-  /** Oldest first. */
+  readonly #placeOf: (blob: Digest) => PartPlace | undefined;
   readonly #bodies = new Set<Body>();
   readonly #standing = new Set<() => void>();
+  #entered = 0;
   #isBusy = false;
   #sampledAtMs = 0;
 
-  constructor(dependencies: { measureLoad: MeasureLoad }) {
+  /** @param dependencies.placeOf undefined for a blob of an image that is not known */
+  constructor(dependencies: {
+    measureLoad: MeasureLoad;
+    placeOf: (blob: Digest) => PartPlace | undefined;
+  }) {
     this.#measureLoad = dependencies.measureLoad;
+    this.#placeOf = dependencies.placeOf;
   }
 
-  /** A body begins. */
-  enter(): Turn {
-    const body = new Body();
+  /** The body of a blob begins. */
+  enter(blob: Digest): Turn {
+    const { image, position } = this.#placeOf(blob) ?? { image: blob, position: 0 };
+    this.#entered += 1;
+    let imageEntered = this.#entered;
+    for (const other of this.#bodies) if (other.image === image) imageEntered = other.imageEntered;
+    const body = new Body({ image, imageEntered, position, entered: this.#entered });
     this.#bodies.add(body);
     return {
       note: (bytes) => body.note(bytes),
@@ -57,7 +77,7 @@ export class Turns {
   }
 
   #standBack(body: Body): Promise<void> | undefined {
-    if (!this.#hasFasterElder(body) || !this.#checkBusy()) return undefined;
+    if (!this.#mustStandBack(body) || !this.#checkBusy()) return undefined;
     const { promise, resolve } = Promise.withResolvers<undefined>();
     const goOn = (): void => {
       clearTimeout(timer);
@@ -69,11 +89,10 @@ export class Turns {
     return promise;
   }
 
-  #hasFasterElder(body: Body): boolean {
+  #mustStandBack(body: Body): boolean {
     const nowMs = performance.now();
-    for (const elder of this.#bodies) {
-      if (elder === body) return false;
-      if (elder.isFast(nowMs)) return true;
+    for (const other of this.#bodies) {
+      if (other !== body && other.isFast(nowMs) && other.comesBefore(body)) return true;
     }
     return false;
   }
@@ -88,11 +107,35 @@ export class Turns {
   }
 }
 
+interface BodyOrder extends PartPlace {
+  /** When the first of its image's bodies that are under way began, counted in bodies. */
+  readonly imageEntered: number;
+  readonly entered: number;
+}
+
 class Body {
+  readonly image: Digest;
+  readonly imageEntered: number;
+  readonly #order: BodyOrder;
   #windowStartMs = performance.now();
   #windowBytes = 0;
   #isFast = false;
   #movedAtMs = 0;
+
+  constructor(order: BodyOrder) {
+    this.#order = order;
+    this.image = order.image;
+    this.imageEntered = order.imageEntered;
+  }
+
+  comesBefore(other: Body): boolean {
+    const [own, others] = [this.#order, other.#order];
+    return (
+      (own.imageEntered - others.imageEntered ||
+        own.position - others.position ||
+        own.entered - others.entered) < 0
+    );
+  }
 
   note(bytes: number): void {
     const nowMs = performance.now();

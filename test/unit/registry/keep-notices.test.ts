@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { digestOf } from '../../../src/oci/digest.ts';
+import { ImageParts } from '../../../src/registry/image-parts.ts';
 import { KeepNotices } from '../../../src/registry/keep-notices.ts';
 import type { AgentClient } from '../../../src/rpc/agent-client.ts';
 import { AgentError } from '../../../src/rpc/agent-error.ts';
@@ -31,6 +32,7 @@ beforeEach(() => {
         return answer();
       },
     },
+    parts: new ImageParts(),
     log: { warn: (_: unknown, message?: string) => void warnings.push(message ?? '') },
     clock,
   });
