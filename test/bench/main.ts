@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { buildProgram } from '../support/program-path.ts';
 import { matches, parseBenchArguments, usage, type BenchArguments } from './arguments.ts';
 import { benchBlobs, blobNames } from './blob-bench.ts';
+import { benchKeeper, keeperNames } from './keeper-bench.ts';
 import { describeMachine } from './machine.ts';
 import { benchManifests, manifestNames } from './manifest-bench.ts';
 import { benchMemory, memoryNames } from './memory-bench.ts';
@@ -28,6 +29,7 @@ const benches: readonly Bench[] = [
   { names: requestNames, run: benchRequests },
   { names: outageNames, run: benchOutages },
   { names: memoryNames, run: benchMemory },
+  { names: keeperNames, needsRoot: true, run: benchKeeper },
 ];
 
 async function runBenches(options: BenchArguments, signal: AbortSignal): Promise<BenchResult[]> {
