@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import type { Digest } from '../oci/digest.ts';
 import type { AgentClient } from '../rpc/agent-client.ts';
+import { AgentError } from '../rpc/agent-error.ts';
 import { systemClock, type Clock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { ImageParts } from './image-parts.ts';
@@ -81,8 +82,9 @@ export class KeepNotices {
       await this.#agent.keep({ digest, images }, { timeoutMs: CALL_TIMEOUT_MS });
       this.#isSlow = false;
     } catch (error) {
-      // The next blob of the image is another chance.
-      for (const subject of subjects) this.#toldAtMs.delete(subject);
+      // The next blob of the image is another chance, unless the agent is too old for any.
+      const isTooOld = error instanceof AgentError && error.kind === 'unimplemented';
+      if (!isTooOld) for (const subject of subjects) this.#toldAtMs.delete(subject);
       if (!this.#isSlow) this.#log.warn({ digest, err: error }, 'cannot have an image kept');
       this.#isSlow = true;
     } finally {

@@ -6,7 +6,7 @@ import { connect as connectTls, type ConnectionOptions } from 'node:tls';
 import { credentials } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { PeerMethod } from '../../src/agent/peer-service.ts';
-import { digestOf } from '../../src/oci/digest.ts';
+import { digestOf, type Digest } from '../../src/oci/digest.ts';
 import type { AgentClient, LocatedHolder, LocateSummary } from '../../src/rpc/agent-client.ts';
 import type { AgentError } from '../../src/rpc/agent-error.ts';
 import { peerMethods } from '../../src/rpc/agent-protocol.ts';
@@ -162,6 +162,8 @@ describe('Peer over mutual TLS', () => {
     const unimplemented = { kind: 'unimplemented', cause: { code: 12 } };
     await expect(client.locate({ digest }, LIMITS).next()).rejects.toMatchObject(unimplemented);
     await expect(client.abortIngest(digest, LIMITS)).rejects.toMatchObject(unimplemented);
+    const notice = { digest, images: [] };
+    await expect(client.keep(notice, LIMITS)).rejects.toMatchObject(unimplemented);
     const tag = { digest, mediaType: 'a/b', sizeBytes: 1, observedAtMs: 1 };
     await expect(client.observe('registry.test/a:1', tag, LIMITS)).rejects.toMatchObject(
       unimplemented,
@@ -171,7 +173,8 @@ describe('Peer over mutual TLS', () => {
     const ended = Promise.withResolvers<unknown>();
     client.watch({ pid: process.pid, timeoutMs: 200, processStart: '1' }, { onEnd: ended.resolve });
     expect(await ended.promise).toMatchObject(unimplemented);
-    expect([scene.store.aborted, scene.killed, scene.proofs]).toEqual([[], [], []]);
+    const done = [scene.store.aborted, scene.killed, scene.proofs, scene.notices];
+    expect(done).toEqual([[], [], [], []]);
   });
 
   it('Peer refuses a client of another authority', async () => {
@@ -412,6 +415,22 @@ describe('Local over the unix socket', () => {
       events.push(event);
     }
     expect(events[0]).toMatchObject({ holder: { tags: [tag], registrySeen: true } });
+  });
+
+  it('Local passes on what images a blob is a part of, if they make sense', async () => {
+    const scene = await start();
+    const client = scene.local();
+    const { digest } = scene.store.add(1);
+    const other = scene.store.add(1).digest;
+    const notice = { digest, images: [{ manifest: other, indexes: [digest, other] }] };
+    expect(await client.keep(notice, LIMITS)).toBe(3);
+    expect(await client.keep({ digest, images: [] }, LIMITS)).toBe(3);
+    const odd = 'sha256:odd' as Digest;
+    const invalid = { kind: 'invalid' };
+    await expect(client.keep({ digest: odd, images: [] }, LIMITS)).rejects.toMatchObject(invalid);
+    const image = { manifest: other, indexes: [odd] };
+    await expect(client.keep({ digest, images: [image] }, LIMITS)).rejects.toMatchObject(invalid);
+    expect(scene.notices).toEqual([notice, { digest, images: [] }]);
   });
 
   it('Local takes what a proof came to', async () => {

@@ -4,6 +4,7 @@ import { AgentServer } from '../../src/agent/agent-server.ts';
 import { HeldContent } from '../../src/agent/held-content.ts';
 import { Inventories } from '../../src/agent/inventory/inventories.ts';
 import type { StoreSurvey, SurveyedStore } from '../../src/agent/inventory/survey.ts';
+import type { KeepNotice } from '../../src/agent/keeper/image-keeper.ts';
 import { LocalService } from '../../src/agent/local-service.ts';
 import { Observations } from '../../src/agent/observations.ts';
 import { PEER_ROLES, PeerService } from '../../src/agent/peer-service.ts';
@@ -126,6 +127,7 @@ export class AgentScene implements AsyncDisposable {
   readonly watched: number[] = [];
   readonly killed: number[] = [];
   readonly rechecked: Digest[] = [];
+  readonly notices: KeepNotice[] = [];
   readonly logged: string[] = [];
   readonly socket: string;
   port = 0;
@@ -208,6 +210,12 @@ export class AgentScene implements AsyncDisposable {
           start: (terms) => {
             this.watched.push(terms.pid);
             return watch.start(terms);
+          },
+        },
+        keeper: {
+          keep: async (notice) => {
+            this.notices.push(notice);
+            return 3;
           },
         },
         proofs: { record: async (proof) => void this.proofs.push(proof) },

@@ -136,10 +136,12 @@ export class ImageKeeper {
     isWanted: (child: ChildLabel) => boolean,
   ): Promise<number | undefined> {
     const { signal } = this.#stopped;
-    const labels = await this.#editor.labels(digest, { signal });
-    if (labels === undefined) return undefined;
-    const manifest = await this.#manifests.read(digest, { signal });
-    if (manifest === undefined) return undefined;
+    // Both at a time, since a pull waits for it.
+    const [labels, manifest] = await Promise.all([
+      this.#editor.labels(digest, { signal }),
+      this.#manifests.read(digest, { signal }),
+    ]);
+    if (labels === undefined || manifest === undefined) return undefined;
     const missing = missingLabels(childLabels(manifest).filter(isWanted), labels);
     if (missing.length === 0) return 0;
     const keys = missing.map(({ key }) => key);

@@ -4,6 +4,7 @@ import type { Answer } from '../../../src/registry/answer.ts';
 import { BlobPull, type BlobKeeper } from '../../../src/registry/blob-pull.ts';
 import type { Budgets } from '../../../src/registry/budgets.ts';
 import type { ByteBudget } from '../../../src/registry/byte-budget.ts';
+import type { KeepNotices } from '../../../src/registry/keep-notices.ts';
 import { ManifestCache } from '../../../src/registry/manifest-cache.ts';
 import type { PullRequest } from '../../../src/registry/pull-request.ts';
 import { PeerLoad } from '../../../src/registry/sources/peer-load.ts';
@@ -53,7 +54,12 @@ export const saying = (status: number, headers: Record<string, string> = {}): Fa
 /** A BlobPull with nodes that hold what a test says. */
 export function scene(
   holdings: readonly FakeHolding[] = [],
-  options: { keeper?: BlobKeeper; cache?: ManifestCache; budget?: ByteBudget } = {},
+  options: {
+    keeper?: BlobKeeper;
+    notices?: Pick<KeepNotices, 'blobAsked'>;
+    cache?: ManifestCache;
+    budget?: ByteBudget;
+  } = {},
 ) {
   const agent = new FakeAgent(holdings);
   const load = new PeerLoad();
@@ -74,6 +80,7 @@ export function scene(
       peers,
       manifests: cache,
       keeper: options.keeper,
+      notices: options.notices,
       budget: options.budget ?? plentyOfBytes(),
       log: silentLogger,
     },

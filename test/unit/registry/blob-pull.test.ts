@@ -331,6 +331,27 @@ describe('BlobPull of GET', () => {
     expect(got.bytes.equals(small)).toBe(true);
   });
 
+  it('BlobPull answers when the image is kept, and asks the upstream meanwhile', async () => {
+    const kept = Promise.withResolvers<undefined>();
+    const asked: string[] = [];
+    const notices = {
+      blobAsked: async (digest: string): Promise<void> => {
+        asked.push(digest);
+        await kept.promise;
+      },
+    };
+    const { pull } = scene([], { notices });
+    const upstream = sending(small);
+    let isAnswered = false;
+    const answer = get(pull, pullRequest(upstream), small);
+    void answer.then(() => (isAnswered = true));
+    await waitFor(() => upstream.asked.length > 0, { what: 'a request to the upstream' });
+    await new Promise(setImmediate);
+    expect([isAnswered, asked]).toEqual([false, [digestOf(small)]]);
+    kept.resolve(undefined);
+    expect((await answer).bytes.equals(small)).toBe(true);
+  });
+
   it('BlobPull asks no node where policy does not let it', async () => {
     for (const policy of [{ mode: 'observe' }, { access: 'online' }] as const) {
       const { pull, agent } = scene([{ node: 'a', bytes: small }]);
@@ -342,6 +363,17 @@ describe('BlobPull of GET', () => {
 
 describe('BlobPull of HEAD', () => {
   const head = { method: 'HEAD' } as const;
+
+  it('BlobPull has nothing kept for HEAD', async () => {
+    const asked: string[] = [];
+    const notices = { blobAsked: async (digest: string) => void asked.push(digest) };
+    const { pull } = scene([], { notices });
+    const answer = await pull.answer(
+      { ...pullRequest(sending(big)), method: 'HEAD' },
+      digestOf(big),
+    );
+    expect([answer.status, asked]).toEqual([200, []]);
+  });
 
   it('BlobPull forwards HEAD as HEAD', async () => {
     const upstream = new FakeUpstream(() => responseOf({ headers: { 'content-length': '5000' } }));

@@ -129,6 +129,14 @@ describe('KeepNotices', () => {
     expect(told).toHaveLength(3);
   });
 
+  it('leaves an agent alone that is too old for it', async () => {
+    answer = () => Promise.reject(new AgentError('unimplemented', 'Cannot ask the own agent'));
+    notices.manifestPassed(app);
+    await notices.blobAsked(config('app'));
+    await notices.blobAsked(base);
+    expect(told).toHaveLength(1);
+  });
+
   it('has few notices under way at a time', async () => {
     answer = () => new Promise(() => undefined);
     for (let count = 0; count < 40; count += 1) {

@@ -87,6 +87,8 @@ export const everything = [index, bytes, config];
 export function scene(contents: readonly Buffer[] = [], budget = plentyOfBytes()) {
   const agent = new FakeAgent(contents.map((content, n) => ({ node: `n${n}`, bytes: content })));
   agent.isExact = true;
+  /** What has gone to containerd. */
+  const passed: string[] = [];
   const peers = new Peers(
     { budgets },
     {
@@ -113,10 +115,11 @@ export function scene(contents: readonly Buffer[] = [], budget = plentyOfBytes()
         { peers, manifests: peerManifests, now: () => NOW_MS + 5000 },
       ),
       recorder: new TagRecorder({ agent: agent.client, log: silentLogger }),
+      notices: { manifestPassed: (manifest) => void passed.push(manifest.digest) },
       budget,
     },
   );
-  return { agent, cache, pull };
+  return { agent, cache, passed, pull };
 }
 
 export const byTag: ManifestReference = { tag: '1' };

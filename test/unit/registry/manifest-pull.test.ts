@@ -44,6 +44,16 @@ describe('ManifestPull by digest', () => {
     expect(upstream.asked.length).toBe(1);
   });
 
+  it('ManifestPull tells of every manifest that goes to the client, from wherever', async () => {
+    const { pull, passed } = scene([bytes]);
+    await pull.answer(pullRequest(giving(bytes), { method: 'HEAD' }), byDigest);
+    expect(passed).toEqual([]);
+    await pull.answer(pullRequest(failing(unproven)), byDigest);
+    await pull.answer(pullRequest(failing(unproven)), byDigest);
+    await pull.answer(pullRequest(giving(bytes)), byDigest);
+    expect(passed).toEqual([digest, digest, digest]);
+  });
+
   it('ManifestPull does not give one client what the upstream gave another', async () => {
     const upstream = giving(bytes);
     const { pull } = scene();
