@@ -10,6 +10,7 @@ import type { Environment } from '../config/sources.ts';
 import type { CommandContext, CommandLoaders, DemoOptions } from './command.ts';
 import { openConfig } from './config-source.ts';
 import { ExitStatus } from './exit-status.ts';
+import type { HostsOptions } from './hosts.ts';
 import { listenForHangups } from './hangup-signal.ts';
 import type { ReportOptions } from './report.ts';
 import { addSettingFlags, settingValues } from './setting-flags.ts';
@@ -107,6 +108,7 @@ export function createProgram(dependencies: ProgramDependencies): Command {
   addWhy(program, dependencies);
   addReport(program, dependencies);
   addUnkeep(nodeGroup(program), dependencies);
+  addHosts(program, dependencies);
   return program;
 }
 
@@ -321,6 +323,41 @@ function addUnkeep(group: Command, dependencies: ProgramDependencies): void {
       });
     });
 }
+
+function addHosts(program: Command, dependencies: ProgramDependencies): void {
+  const verbs = ['write', 'show', 'restore'] as const;
+  addCommand(program, {
+    name: 'hosts',
+    summary: "Send containerd to this node's registry through hosts.toml, show it, or undo it.",
+    settings: ['node', 'registry.listen', 'registry.hostsFile', 'agent.store.containerd.socket'],
+  })
+    .addArgument(new Argument('[verb]', 'What to do.').choices(verbs).default('write'))
+    .option('--config-path <directories>', "Instead of containerd's own config_path.")
+    .option(
+      '--containerd-config <file>',
+      "containerd's config.toml.",
+      '/etc/containerd/config.toml',
+    )
+    .option('--containerd-version <version>', 'Instead of asking containerd.')
+    .option('--mirror-url <url>', 'Where containerd is sent. Default: registry.listen.')
+    .option('--dry-run', 'Show what would change, and change nothing.', false)
+    .option('--wait <time>', 'How long to wait for the registry to answer.', '10s')
+    .option('--no-wait', 'Do not ask the registry whether it works.')
+    .option('--share <percent>', 'Only on this share of the nodes, chosen by their names.', '100')
+    .option('--owner <uid:gid>', 'Whom the files for the registry belong to.')
+    .option('--force', 'Lose what others have changed since.', false)
+    .option('--json', 'Print JSON.', false)
+    .action(async (verb: (typeof verbs)[number], options: HostsFlags, command: Command) => {
+      const config = await load(command, dependencies);
+      await run(dependencies, async ({ signal }) => {
+        const { runHosts } = await import('./hosts.ts');
+        const { writeOut } = dependencies;
+        await runHosts(config, { ...options, verb }, { signal, writeOut });
+      });
+    });
+}
+
+type HostsFlags = Omit<HostsOptions, 'verb'>;
 
 function addCommand(
   parent: Command,

@@ -1,7 +1,7 @@
 import { glob, readFile } from 'node:fs/promises';
 import { dirname, isAbsolute, join, normalize } from 'node:path';
 
-import { parseToml, type TomlTable } from './toml-table.ts';
+import { parseToml, type TomlTable } from '../toml-table.ts';
 
 const MAX_FILES = 256;
 

@@ -1,7 +1,7 @@
 import { readConfigFiles, type ConfigProblem } from './config-files.ts';
 import { containerdRelease } from './containerd-release.ts';
 import { imageSettings, versionOf } from './image-settings.ts';
-import { tableIn, type TomlTable } from './toml-table.ts';
+import { tableIn, type TomlTable } from '../toml-table.ts';
 
 /** Where the configuration of containerd is unless somebody moved it. */
 export const CONTAINERD_CONFIG_PATH = '/etc/containerd/config.toml';

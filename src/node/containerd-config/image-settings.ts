@@ -1,6 +1,6 @@
 import type { ConfigFile } from './config-files.ts';
 import type { ContainerdRelease } from './containerd-release.ts';
-import { isTable, tableIn, valueIn, type TomlTable } from './toml-table.ts';
+import { isTable, tableIn, valueIn, type TomlTable } from '../toml-table.ts';
 
 const CRI_1 = 'io.containerd.grpc.v1.cri';
 const CRI_2 = 'io.containerd.cri.v1.images';
