@@ -87,9 +87,9 @@ export class HeldContent {
     }
   }
 
-  /** Every name in the store. */
+  /** Every name in the store, those with digests included. */
   names(options: StoreCallOptions): ReturnType<ContentStore['names']> {
-    return this.#store.names(options);
+    return this.#store.names({ ...options, withDigests: true });
   }
 
   /** Somebody got wrong bytes: look again at once. */

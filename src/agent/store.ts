@@ -64,8 +64,14 @@ export interface ContentStore {
   resolve(name: string, options?: StoreCallOptions): Promise<NamedDescriptor | undefined>;
   /** Every complete blob. A record that cannot be understood is left out, not thrown. */
   blobs(options?: StoreCallOptions): AsyncIterable<BlobInfo>;
-  /** Every "registry/repository:tag" name. The same holds for odd records. */
-  names(options?: StoreCallOptions): AsyncIterable<NamedDescriptor>;
+  /**
+   * Every "registry/repository:tag" name. The same holds for odd records.
+   *
+   * @param options.withDigests also every "registry/repository@digest", where the store has those
+   */
+  names(
+    options?: StoreCallOptions & { readonly withDigests?: boolean },
+  ): AsyncIterable<NamedDescriptor>;
   /**
    * Throws away what has been received so far of a blob that is still being written.
    *

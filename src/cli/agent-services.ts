@@ -38,6 +38,7 @@ import type { Logger } from '../telemetry/logger.ts';
 import { agentReport } from './agent-report.ts';
 import { nodeMembership } from './membership.ts';
 import { BACKFILL_OFF, backfillOf } from './backfill-service.ts';
+import { lastCopiesService } from './last-copies-service.ts';
 import type { Service } from './service-group.ts';
 
 /** Calls that one connection may have under way beside its blob streams. */
@@ -93,6 +94,8 @@ export interface AgentService {
   readonly members: () => MembershipStatus & { readonly list: readonly Member[] };
   /** For its admin port: what is being completed. */
   readonly backfill: () => BackfillStatus | typeof BACKFILL_OFF;
+  /** For its admin port: what is kept; undefined where the store keeps by itself. */
+  readonly copies: () => object | undefined;
   /** Further pages of the admin port. */
   readonly pages: Readonly<Record<string, AdminPage>>;
 }
@@ -205,6 +208,12 @@ export function agentService(
     peer: new PeerService(peerOptions, peerParts).implementation(),
     local: localService.implementation(),
   });
+  const { containerd } = parts;
+  const copies =
+    containerd &&
+    lastCopiesService(config, {
+      ...{ containerd, inventories, membership, pool, log, metrics: parts.metrics },
+    });
   const service: Service = {
     name: 'agent',
     start: async () => {
@@ -233,13 +242,15 @@ export function agentService(
     },
   };
   return {
-    services: [membership.service, service],
+    services: [membership.service, service, ...(copies?.services ?? [])],
     apply: (next) => {
       membership.apply(next.agent.members);
       report.apply(next);
+      copies?.apply(next.agent);
     },
     members: () => ({ ...membership.status(), list: membership.members() }),
     backfill: () => backfill?.status() ?? BACKFILL_OFF,
+    copies: () => copies?.status(),
     pages: report.pages,
   };
 }

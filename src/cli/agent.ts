@@ -41,7 +41,11 @@ export const runAgent: RunCommand = async (config, context) => {
   await frame.run(agent.services, {
     apply: (next) => agent.apply(next),
     pages: {
-      '/status': () => ({ members: agent.members(), backfill: agent.backfill() }),
+      '/status': () => ({
+        members: agent.members(),
+        backfill: agent.backfill(),
+        copies: agent.copies(),
+      }),
       ...agent.pages,
     },
     checks: {

@@ -196,8 +196,21 @@ function checkInFlight({ config, sourceOf }: RuleInput): ConfigMistake[] {
   return [{ key, source: sourceOf(key), found, expected }];
 }
 
+function checkCopies({ config, sourceOf }: RuleInput): ConfigMistake[] {
+  const { releaseAtPercent, dropAtPercent } = config.agent.copies;
+  if (releaseAtPercent < dropAtPercent) return [];
+  const key = 'agent.copies.releaseAtPercent';
+  const found = showValue(releaseAtPercent);
+  const expected = `less than agent.copies.dropAtPercent (${dropAtPercent})`;
+  return [{ key, source: sourceOf(key), found, expected }];
+}
+
 const rules: readonly Rule[] = [
   { keys: ['registry.mirrors'], check: checkMirrors },
+  {
+    keys: ['agent.copies.releaseAtPercent', 'agent.copies.dropAtPercent'],
+    check: checkCopies,
+  },
   { keys: ['registry.upstreams'], check: checkUpstreams },
   {
     keys: ['tls.mode', 'tls.ca', 'tls.certificate', 'tls.key', 'registry.agentSocket'],

@@ -1,3 +1,4 @@
+import { copiesSection } from './copies-schema.ts';
 import type { SettingValue } from './setting.ts';
 import { bytes, bytesPerSecond, choice, count, flag, list, map } from './setting.ts';
 import { milliseconds, section, text } from './setting.ts';
@@ -335,6 +336,11 @@ const agentSection = section("The agent: reads this node's content store and ser
       }),
       maxSizeBytes: storeBytes,
     }),
+  }),
+  copies: copiesSection,
+  diskIntervalMs: milliseconds(1000, 'Between two looks at how full the disk is.', {
+    minimum: 50,
+    maximum: 60_000,
   }),
   members: section('Which other agents there are.', {
     source: choice(

@@ -123,7 +123,7 @@ export function milliseconds(
 export function bytes(
   defaultBytes: number,
   description: string,
-  bounds: { minimum: number; maximum?: number },
+  bounds: { minimum: number; maximum?: number; reloadable?: true },
 ): IntegerSetting {
   return integer('bytes', { default: defaultBytes, maximum: 2 ** 50, description, ...bounds });
 }

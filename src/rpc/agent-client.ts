@@ -11,17 +11,20 @@ import { create } from '@bufbuild/protobuf';
 import type { Digest } from '../oci/digest.ts';
 import { AgentError } from './agent-error.ts';
 import {
+  heldFromMessage,
   localMethods,
   peerMethods,
   safeNumber,
   tagFromMessage,
   tagToMessage,
+  type HeldPart,
   type TagStatement,
 } from './agent-protocol.ts';
 import {
   AbortIngestRequestSchema,
   InventoryRequestSchema,
   KeepRequestSchema,
+  ListRequestSchema,
   LocateRequestSchema,
   ObserveRequestSchema,
   ReadRequestSchema,
@@ -31,6 +34,7 @@ import {
   WatchRequestSchema,
   type Holder,
   type InventoryResponse,
+  type ListResponse,
   type LocateResponse,
   type WatchRequest,
 } from './gen/salvor/agent/v1/agent_pb.ts';
@@ -222,6 +226,25 @@ export class AgentClient {
     );
     const action = `Cannot take the inventory of ${this.#name}`;
     return readInventory(new CancellableStream<InventoryResponse>(call, action, limits.signal));
+  }
+
+  /**
+   * Everything that the node holds, in parts of bounded size. What makes no sense is left out.
+   *
+   * @throws AgentError, from the iteration
+   */
+  async *list(limits: CallLimits): AsyncGenerator<HeldPart> {
+    const call = this.#client.makeServerStreamRequest(
+      peerMethods.list.path,
+      peerMethods.list.requestSerialize,
+      peerMethods.list.responseDeserialize,
+      create(ListRequestSchema),
+      bulkMetadata(),
+      callOptions(limits),
+    );
+    const action = `Cannot ask ${this.#name} for all that it holds`;
+    const stream = new CancellableStream<ListResponse>(call, action, limits.signal);
+    for await (const part of stream) yield heldFromMessage(part);
   }
 
   /**

@@ -2,7 +2,13 @@ import type { Timestamp } from '@bufbuild/protobuf/wkt';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { create } from '@bufbuild/protobuf';
 import { parseDigest, type Digest } from '../oci/digest.ts';
-import { Local, Peer, TagSchema, type Tag } from './gen/salvor/agent/v1/agent_pb.ts';
+import {
+  Local,
+  Peer,
+  TagSchema,
+  type ListResponse,
+  type Tag,
+} from './gen/salvor/agent/v1/agent_pb.ts';
 import { readFrameCodec } from './read-frame.ts';
 import { methodDefinition, serviceDefinition } from './service-definition.ts';
 
@@ -67,6 +73,26 @@ export function tagFromMessage(tag: Tag): TagStatement | undefined {
     sizeBytes: safeNumber(tag.sizeBytes),
     ...optionalMs('observedAtMs', tag.observedAt),
     ...optionalMs('recordedAtMs', tag.recordedAt),
+  };
+}
+
+/** A part of what a node holds, checked. */
+export interface HeldPart {
+  readonly blobs: readonly { readonly digest: Digest; readonly sizeBytes: number }[];
+  /** What its names point at. */
+  readonly named: readonly Digest[];
+}
+
+/** What makes no sense is left out. */
+export function heldFromMessage({ blobs, names }: ListResponse): HeldPart {
+  return {
+    blobs: blobs.flatMap(({ digest, sizeBytes }) => {
+      const parsed = parseDigest(digest);
+      return parsed.ok && isSafe(sizeBytes)
+        ? [{ digest: parsed.value, sizeBytes: Number(sizeBytes) }]
+        : [];
+    }),
+    named: names.flatMap(({ tag }) => (tag && tagFromMessage(tag)?.digest) ?? []),
   };
 }
 

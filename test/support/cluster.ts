@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
 import { startContainerd, type ContainerdNode } from './containerd-node.ts';
@@ -24,6 +24,8 @@ export interface ClusterOptions {
   readonly program?: ProgramPath;
   /** On all nodes, or on those that are named. */
   readonly discardUnpackedLayers?: boolean | readonly string[];
+  /** What the daemons' root directories are in; the scope's directory unless told. */
+  readonly rootParent?: string;
   /** The packaged one unless told. */
   readonly containerdVersion?: ContainerdVersion;
 }
@@ -108,6 +110,13 @@ export class ClusterNode {
     this.#registry = await this.#start('registry');
   }
 
+  /** Changes settings of the agent in the file that both processes watch. */
+  async configureAgent(settings: object): Promise<void> {
+    const config = JSON.parse(await readFile(this.configPath, 'utf8')) as { agent: object };
+    const changed = { ...config, agent: { ...config.agent, ...settings } };
+    await writeFile(this.configPath, JSON.stringify(changed, undefined, 2));
+  }
+
   /** What the registry logged about requests, in order. */
   requests(): RequestLine[] {
     return this.registry
@@ -189,6 +198,7 @@ async function startNode(
     name,
     mirrors: [{ url: `http://127.0.0.1:${ports.registry}` }],
     discardUnpackedLayers: discards(options.discardUnpackedLayers, name),
+    ...(options.rootParent !== undefined && { rootParent: options.rootParent }),
     ...(options.containerdVersion && { version: options.containerdVersion }),
   });
   const directory = join(scope.directory, `${name}-salvor`);
@@ -211,6 +221,8 @@ async function startNode(
       socket,
       store: { kind: 'containerd', containerd: { socket: containerd.socketPath } },
       members: { static: members },
+      // Images that a test removes are gone, unless it is about their being kept.
+      copies: { wanted: 0 },
       ...(options.agents?.[name] ?? options.agent),
     },
     tls,

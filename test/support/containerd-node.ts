@@ -33,6 +33,8 @@ export interface ContainerdOptions {
   /** Asked after the mirrors instead of the image's own registry. */
   readonly upstreamServer?: string;
   readonly discardUnpackedLayers?: boolean;
+  /** What its root directory is in, for instance a disk of its own; the scope's unless told. */
+  readonly rootParent?: string;
 }
 
 /** A download that is not complete. */
@@ -69,14 +71,14 @@ export class ContainerdNode {
 
   private constructor(
     scope: TestScope,
-    { name, version = packagedContainerd }: ContainerdOptions,
+    { name, version = packagedContainerd, rootParent = scope.directory }: ContainerdOptions,
     snapshotter: string,
   ) {
     this.#scope = scope;
     this.name = name;
     this.version = version;
     this.snapshotter = snapshotter;
-    this.root = join(scope.directory, name, 'root');
+    this.root = join(rootParent, name, 'root');
     this.certsDirectory = join(scope.directory, name, 'certs.d');
     this.socketPath = join(scope.socketDirectory, `${name}.sock`);
     this.#configPath = join(scope.directory, name, 'config.toml');

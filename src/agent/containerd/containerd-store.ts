@@ -99,9 +99,12 @@ export class ContainerdStore implements ContentStore, SurveyedStore {
     }
   }
 
-  async *names(options: StoreCallOptions = {}): AsyncGenerator<NamedDescriptor> {
+  async *names({
+    withDigests = false,
+    ...options
+  }: StoreCallOptions & { readonly withDigests?: boolean } = {}): AsyncGenerator<NamedDescriptor> {
     for (const image of await this.#client.images(options)) {
-      const record = readImageRecord(image);
+      const record = readImageRecord(image, { withDigests });
       if (record !== undefined && (await this.#isHeld(record, options))) yield record;
     }
   }

@@ -9,22 +9,26 @@ import type { NamedDescriptor } from '../store.ts';
 /**
  * Reads one of containerd's image records.
  *
+ * @param options.withDigests "registry/repository@digest" counts, too
  * @returns undefined when it is no "registry/repository:tag" that names a manifest or an index:
  *   image ids, names with digests, names that people made up
  */
-export function readImageRecord(image: Image): NamedDescriptor | undefined {
+export function readImageRecord(
+  image: Image,
+  { withDigests = false }: { readonly withDigests?: boolean } = {},
+): NamedDescriptor | undefined {
   const { name, target } = image;
   const reference = parseReference(name);
   if (target === undefined || !reference.ok) return undefined;
   const { tag, digest: pinned } = reference.value;
+  const isSimple = pinned === undefined ? tag !== undefined : withDigests && tag === undefined;
   // Only a name in normal form can be asked for.
-  const isTagName =
-    tag !== undefined && pinned === undefined && formatReference(reference.value) === name;
+  const isUsable = isSimple && formatReference(reference.value) === name;
   const digest = parseDigest(target.digest);
   const { mediaType } = target;
   const isImage = isImageManifestMediaType(mediaType) || isIndexMediaType(mediaType);
   const sizeBytes = Number(target.size);
-  if (!isTagName || !digest.ok || !isImage || !Number.isSafeInteger(sizeBytes) || sizeBytes <= 0) {
+  if (!isUsable || !digest.ok || !isImage || !Number.isSafeInteger(sizeBytes) || sizeBytes <= 0) {
     return undefined;
   }
   return { name, digest: digest.value, mediaType, sizeBytes, recordedAtMs: recordTimeMs(image) };

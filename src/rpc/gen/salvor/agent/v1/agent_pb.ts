@@ -284,6 +284,8 @@ export const HeldBlobSchema: GenMessage<HeldBlob> = /*@__PURE__*/
  */
 export type HeldName = Message<"salvor.agent.v1.HeldName"> & {
   /**
+   * "registry/repository:tag" or "registry/repository@digest".
+   *
    * @generated from field: string name = 1;
    */
   name: string;
