@@ -218,7 +218,7 @@ const registrySection = section('The OCI registry that the container runtime ask
     format: 'absolutePath',
     description:
       'Unix socket on which `salvor report --prove` pulls as a new node would in an outage of ' +
-      'every upstream. For the user of the registry alone. Empty, or without an agent: none.',
+      'every upstream. For its user and group alone. Empty, or without an agent: none.',
   }),
   readyAfter: list(text({ default: '', format: 'registryHost', description: 'A registry.' }), {
     default: [],

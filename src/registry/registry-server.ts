@@ -166,8 +166,8 @@ export class RegistryServer {
   }
 
   /**
-   * Starts to listen on a unix socket that this user alone may use. A socket file that a dead
-   * process left behind is replaced.
+   * Starts to listen on a unix socket that only this user and group may use. A socket file that a
+   * dead process left behind is replaced.
    *
    * @throws when the socket cannot be made
    */
@@ -175,7 +175,7 @@ export class RegistryServer {
     await mkdir(dirname(path), { recursive: true, mode: 0o750 });
     await rm(path, { force: true });
     await this.#app.listen({ path });
-    await chmod(path, 0o600);
+    await chmod(path, 0o660);
   }
 
   /** Counts for requests that come from now on. */

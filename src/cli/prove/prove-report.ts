@@ -102,7 +102,7 @@ export function bytesToRead({ images }: Pick<Report, 'images'>): number {
 
 /** Tells how far it is, also while one large image takes its time. */
 class ProgressLine {
-  readonly #timer: NodeJS.Timeout | undefined;
+  readonly #timer: NodeJS.Timeout;
   #last: ProofProgress;
 
   constructor(
@@ -116,15 +116,14 @@ class ProgressLine {
     const { images, options, report } = parts;
     const { onProgress } = options;
     this.#last = { images, proven: 0, differences: 0, bytes: 0, elapsedMs: 0 };
-    if (onProgress === undefined) return;
     const totalBytes = bytesToRead(report);
     const startedMs = performance.now();
+    // It also keeps the process alive while nothing but a pause for the bandwidth is under way.
     this.#timer = setInterval(() => {
       const elapsedMs = performance.now() - startedMs;
       const now = { ...this.#last, bytes: prover.readBytes, elapsedMs };
-      onProgress(renderProgress(now, totalBytes));
+      onProgress?.(renderProgress(now, totalBytes));
     }, PROGRESS_MS);
-    this.#timer.unref();
   }
 
   note(progress: ProofProgress): void {
