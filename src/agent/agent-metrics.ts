@@ -28,6 +28,14 @@ export function createAgentMetrics(register: Registry) {
       help: 'Blobs whose bytes on this node were found not to match their digest.',
       registers,
     }),
+    refusedConnections: new Counter({
+      name: 'salvor_agent_refused_connections_total',
+      help:
+        'Connections of other nodes that came to nothing in TLS: certificate, no_certificate, ' +
+        'protocol, own_certificate (the other side does not accept ours).',
+      labelNames: ['reason'],
+      registers,
+    }),
     registriesEnded: new Counter({
       name: 'salvor_agent_registries_ended_total',
       help: 'Times that this agent ended a registry process that had fallen silent.',

@@ -2,6 +2,7 @@ import { chmod, mkdir, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Server, ServerCredentials, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { localService, peerService } from '../rpc/agent-protocol.ts';
+import type { RefusedConnections } from './refused-connections.ts';
 
 export interface AgentServerOptions {
   /** HTTP/2 flow-control window, bytes; what a receiver may have in flight. */
@@ -32,16 +33,23 @@ export class AgentServer {
    * Listens on a TCP address.
    *
    * @param address "host:port"; port 0 takes a free one
+   * @param options.refused told of clients that do not get through TLS
    * @returns the port
    * @throws when the address cannot be taken
    */
-  async listen(address: string, credentials: ServerCredentials): Promise<number> {
-    return new Promise((resolve, reject) => {
-      this.#server.bindAsync(address, credentials, (error, port) => {
-        if (error === null) resolve(port);
+  async listen(
+    address: string,
+    credentials: ServerCredentials,
+    options: { readonly refused?: RefusedConnections } = {},
+  ): Promise<number> {
+    const port = await new Promise<number>((resolve, reject) => {
+      this.#server.bindAsync(address, credentials, (error, bound) => {
+        if (error === null) resolve(bound);
         else reject(new Error(`Cannot listen on ${address}: ${error.message}`, { cause: error }));
       });
     });
+    options.refused?.watch(this.#server);
+    return port;
   }
 
   /**

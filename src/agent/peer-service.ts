@@ -26,6 +26,7 @@ import {
   type ResolveRequest,
   type StatRequest,
 } from '../rpc/gen/salvor/agent/v1/agent_pb.ts';
+import { Seldom } from '../telemetry/seldom.ts';
 import type { AgentMetrics } from './agent-metrics.ts';
 import { sendBlob, writeTo } from './blob-sender.ts';
 import type { HeldContent } from './held-content.ts';
@@ -69,6 +70,7 @@ export class PeerService {
   readonly #context: HandlerContext;
   readonly #readers: ReaderCount;
   readonly #inventories: Pick<Inventories, 'current'>;
+  readonly #seldom = new Seldom({ intervalMs: 60_000, maxKeys: 1000 });
 
   constructor(
     options: PeerServiceOptions,
@@ -149,7 +151,14 @@ export class PeerService {
     if (allowed === undefined) return;
     const roles = rolesOf(call.getAuthContext().sslPeerCertificate);
     if (allowed.some((role) => roles.has(role))) return;
-    throw new RpcFailure(status.PERMISSION_DENIED, `${method} is not for this certificate's role`);
+    const remote = call.getPeer();
+    const named = [...roles].join(' and ') || 'none';
+    const why = `it is for the role ${allowed.join(' or ')}, and the certificate names ${named}`;
+    if (this.#seldom.isDue(`${method} ${remote.replace(/:\d+$/, '')} ${named}`)) {
+      this.#context.log.warn({ method, remote, why }, 'refused a call of another node');
+    }
+    const message = `${method} is not for this certificate's role: ${why}`;
+    throw new RpcFailure(status.PERMISSION_DENIED, message);
   }
 
   async #stat(digest: Digest, signal: AbortSignal): Promise<unknown> {

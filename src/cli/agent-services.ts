@@ -1,5 +1,4 @@
 import type { Registry } from 'prom-client';
-import { ServerCredentials, credentials, type ChannelCredentials } from '@grpc/grpc-js';
 import { createAgentMetrics } from '../agent/agent-metrics.ts';
 import { AgentServer } from '../agent/agent-server.ts';
 import { ContainerdClient } from '../agent/containerd/containerd-client.ts';
@@ -20,6 +19,7 @@ import { LocalService } from '../agent/local-service.ts';
 import type { ObservationFile } from '../agent/observation-file.ts';
 import { Observations } from '../agent/observations.ts';
 import { PEER_ROLES, PeerService } from '../agent/peer-service.ts';
+import { RefusedConnections } from '../agent/refused-connections.ts';
 import { RegistryWatch } from '../agent/registry-watch.ts';
 import type { ContentStore } from '../agent/store.ts';
 import type { Config } from '../config/schema.ts';
@@ -27,11 +27,6 @@ import type { Digest } from '../oci/digest.ts';
 import { Locator, type AskMember } from '../discovery/locate.ts';
 import type { Member, MembershipStatus } from '../discovery/membership.ts';
 import { AgentPool } from '../rpc/agent-pool.ts';
-import {
-  mutualChannelCredentials,
-  mutualServerCredentials,
-  readIdentity,
-} from '../rpc/identity.ts';
 import type { AdminPage } from '../telemetry/admin-server.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
@@ -39,6 +34,7 @@ import { agentReport } from './agent-report.ts';
 import { nodeMembership } from './membership.ts';
 import { BACKFILL_OFF, backfillOf } from './backfill-service.ts';
 import { lastCopiesService } from './last-copies-service.ts';
+import type { NodeCredentials } from './node-identity.ts';
 import type { Service } from './service-group.ts';
 
 /** Calls that one connection may have under way beside its blob streams. */
@@ -46,28 +42,6 @@ const SPARE_STREAMS = 256;
 /** Bounds on what the integrity check remembers and on connections to other nodes. */
 const MAX_INTEGRITY_RECORDS = 200_000;
 const MAX_CONNECTIONS = 512;
-
-/** The two ends of the connections between nodes. */
-export interface NodeCredentials {
-  readonly server: ServerCredentials;
-  readonly channel: ChannelCredentials;
-}
-
-/**
- * Reads this node's identity.
- *
- * @throws when a file of it cannot be read
- */
-export async function nodeCredentials(config: Config['tls']): Promise<NodeCredentials> {
-  if (config.mode === 'off') {
-    return { server: ServerCredentials.createInsecure(), channel: credentials.createInsecure() };
-  }
-  const identity = await readIdentity(config);
-  return {
-    server: mutualServerCredentials(identity),
-    channel: mutualChannelCredentials(identity),
-  };
-}
 
 /** What an agent is made of. */
 export interface AgentParts {
@@ -220,7 +194,9 @@ export function agentService(
       await local.listenUnix(options.socket);
       log.info({ socket: options.socket }, 'agent listens for its registry');
       if (options.listen !== undefined) {
-        const port = await peers.listen(options.listen, parts.credentials.server);
+        const port = await peers.listen(options.listen, parts.credentials.server, {
+          refused: new RefusedConnections({ log, metrics }),
+        });
         log.info({ address: options.listen, port }, 'agent listens for other nodes');
       }
       await proofs.load();

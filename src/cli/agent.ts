@@ -7,8 +7,9 @@ import { ObservationFile } from '../agent/observation-file.ts';
 import type { ContentStore } from '../agent/store.ts';
 import type { Config } from '../config/schema.ts';
 import type { Logger } from '../telemetry/logger.ts';
-import { agentService, nodeCredentials } from './agent-services.ts';
+import { agentService } from './agent-services.ts';
 import type { RunCommand } from './command.ts';
+import { nodeIdentity } from './node-identity.ts';
 import { processFrame } from './process-frame.ts';
 
 /** How long other nodes' reads may take to end when this process stops, milliseconds. */
@@ -20,7 +21,7 @@ export const runAgent: RunCommand = async (config, context) => {
   const frame = processFrame(config, { role: 'agent', admin, drainMs: DRAIN_MS }, context);
   const { log, metrics } = frame;
   const { store, containerd } = await openStore(config.agent.store, log);
-  const credentials = await nodeCredentials(config.tls);
+  const identity = await nodeIdentity(config.tls, { role: 'agent', log, metrics });
   const observationFile = new ObservationFile(
     {
       path: join(config.node.stateDirectory, 'observations.db'),
@@ -31,14 +32,14 @@ export const runAgent: RunCommand = async (config, context) => {
   const parts = {
     store,
     ...(containerd && { containerd }),
-    credentials,
+    credentials: identity,
     observationFile,
     proofFile: join(config.node.stateDirectory, 'last-proof.json'),
     metrics,
     log,
   };
   const agent = agentService(config, { listen, socket }, parts);
-  await frame.run(agent.services, {
+  await frame.run([...identity.services, ...agent.services], {
     apply: (next) => agent.apply(next),
     pages: {
       '/status': () => ({

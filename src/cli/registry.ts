@@ -2,10 +2,10 @@ import { credentials } from '@grpc/grpc-js';
 import { SignOfLife } from '../registry/sign-of-life.ts';
 import { AgentClient } from '../rpc/agent-client.ts';
 import { AgentPool } from '../rpc/agent-pool.ts';
-import { mutualChannelCredentials, readIdentity } from '../rpc/identity.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { processStart } from '../telemetry/process-start.ts';
 import type { RunCommand } from './command.ts';
+import { nodeIdentity } from './node-identity.ts';
 import { processFrame } from './process-frame.ts';
 import { registryService } from './registry-services.ts';
 import type { Service } from './service-group.ts';
@@ -32,11 +32,12 @@ export const runRegistry: RunCommand = async (config, context) => {
   let agent: AgentClient | undefined;
   let pool: AgentPool | undefined;
   if (agentSocket !== '') {
-    const channel =
-      config.tls.mode === 'off'
-        ? credentials.createInsecure()
-        : mutualChannelCredentials(await readIdentity(config.tls));
-    pool = new AgentPool({ windowBytes, maxClients: MAX_CONNECTIONS }, { credentials: channel });
+    const identity = await nodeIdentity(config.tls, { role: 'registry', log, metrics });
+    services.push(...identity.services);
+    pool = new AgentPool(
+      { windowBytes, maxClients: MAX_CONNECTIONS },
+      { credentials: identity.channel },
+    );
     agent = new AgentClient(
       { target: `unix:${agentSocket}`, name: 'the own agent', windowBytes },
       { credentials: credentials.createInsecure() },

@@ -5,9 +5,10 @@ import { credentials } from '@grpc/grpc-js';
 import { DirectoryStore } from '../agent/directory/directory-store.ts';
 import type { Digest } from '../oci/digest.ts';
 import { AgentClient } from '../rpc/agent-client.ts';
-import { agentService, nodeCredentials } from './agent-services.ts';
+import { agentService } from './agent-services.ts';
 import type { RunCommand } from './command.ts';
 import { keeperOf } from './directory-keeper.ts';
+import { plainCredentials } from './node-identity.ts';
 import { processFrame } from './process-frame.ts';
 import { registryService } from './registry-services.ts';
 import type { Service } from './service-group.ts';
@@ -37,7 +38,7 @@ export const runStart: RunCommand = async (config, context) => {
   );
   const parts = {
     store,
-    credentials: await nodeCredentials({ ...config.tls, mode: 'off' }),
+    credentials: plainCredentials(),
     // A copy of one's own that is wrong only stands in the way of a right one.
     onCorrupt: (digest: Digest): void => {
       store.remove(digest).catch((error: unknown) => {
