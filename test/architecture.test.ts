@@ -33,6 +33,7 @@ const allowed: Readonly<
   // What is decided ahead, for the registry that serves by it and for the report that foretells it.
   policy: { folders: ['oci', 'rpc'], packages: ['ipaddr.js'] },
   report: { folders: ['oci', 'policy', 'rpc', 'telemetry'], packages: ['prom-client'] },
+  identity: { folders: ['kubernetes', 'oci', 'rpc', 'telemetry'], packages: [] },
   agent: {
     folders: ['discovery', 'oci', 'rpc', 'telemetry'],
     packages: ['@bufbuild/protobuf', '@grpc/grpc-js', 'lru-cache', 'prom-client'],
@@ -47,6 +48,7 @@ const allowed: Readonly<
       'agent',
       'config',
       'discovery',
+      'identity',
       'kubernetes',
       'node',
       'oci',

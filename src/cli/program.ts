@@ -7,6 +7,7 @@ import type { LoadOptions } from '../config/load.ts';
 import { configSchema, type Config } from '../config/schema.ts';
 import { withoutSecrets } from '../config/secrets.ts';
 import type { Environment } from '../config/sources.ts';
+import { addCerts } from './certs-command.ts';
 import type { CommandContext, CommandLoaders, DemoOptions } from './command.ts';
 import { openConfig } from './config-source.ts';
 import { ExitStatus } from './exit-status.ts';
@@ -109,6 +110,7 @@ export function createProgram(dependencies: ProgramDependencies): Command {
   addReport(program, dependencies);
   addUnkeep(nodeGroup(program), dependencies);
   addHosts(program, dependencies);
+  addCerts(program, dependencies);
   return program;
 }
 

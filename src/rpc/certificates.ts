@@ -41,7 +41,8 @@ export async function createAuthority(
   const keys = await generateKeys();
   const certificate = await X509CertificateGenerator.createSelfSigned({
     serialNumber: serialNumber(),
-    name: 'CN=Salvor CA',
+    // Two of them may have to be told apart while one takes the place of the other.
+    name: `CN=Salvor CA ${randomBytes(4).toString('hex')}`,
     ...validity(options.validMs ?? 3650 * DAY_MS, options.nowMs),
     signingAlgorithm: ALGORITHM,
     keys,
@@ -90,6 +91,40 @@ export async function issueIdentity(
     certificate: Buffer.from(certificate.toString('pem')),
     key: Buffer.from(PemConverter.encode(pkcs8, 'PRIVATE KEY')),
   };
+}
+
+/** An authority as it is kept: PEM. */
+export interface AuthorityPem {
+  readonly certificate: string;
+  readonly key: string;
+}
+
+/** Writes an authority, its private key included. */
+export async function authorityToPem({ certificate, keys }: Authority): Promise<AuthorityPem> {
+  const pkcs8 = await webcrypto.subtle.exportKey('pkcs8', keys.privateKey);
+  return {
+    certificate: certificate.toString('pem'),
+    key: PemConverter.encode(pkcs8, 'PRIVATE KEY'),
+  };
+}
+
+/**
+ * Reads what {@link authorityToPem} has written.
+ *
+ * @throws when it is something else; the message holds nothing of the key
+ */
+export async function authorityFromPem(pem: AuthorityPem): Promise<Authority> {
+  cryptoProvider.set(webcrypto as unknown as Parameters<typeof cryptoProvider.set>[0]);
+  try {
+    const certificate = new X509Certificate(pem.certificate);
+    const [pkcs8] = PemConverter.decode(pem.key);
+    if (pkcs8 === undefined) throw new Error('no key');
+    const privateKey = await webcrypto.subtle.importKey('pkcs8', pkcs8, ALGORITHM, true, ['sign']);
+    const publicKey = (await certificate.publicKey.export()) as unknown as webcrypto.CryptoKey;
+    return { certificate, keys: { privateKey, publicKey } };
+  } catch {
+    throw new Error('Cannot read the authority: its certificate or key is broken');
+  }
 }
 
 async function generateKeys(): Promise<webcrypto.CryptoKeyPair> {
