@@ -49,7 +49,13 @@ export class TruthScene {
         [silentHost]: { url: `http://${silentHost}` },
       },
       registry: { policies: [{ match: `${upstream.host}/truth/bypassed`, mode: 'bypass' }] },
-      agent: { integrity: { sweepIntervalMs: SWEEP_MS } },
+      agent: {
+        integrity: { sweepIntervalMs: SWEEP_MS },
+        // Nothing is to be mended or held, so that each image stays in its state.
+        repair: { mode: 'off' },
+        backfill: { mode: 'off' },
+        copies: { wanted: 0 },
+      },
     });
     return new TruthScene({ scope, upstream, cluster, silentHost });
   }
