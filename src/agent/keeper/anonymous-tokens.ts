@@ -1,5 +1,6 @@
 import type { Challenge } from '../../oci/challenge.ts';
 import { isJsonObject } from '../../oci/descriptor.ts';
+import { FetchError } from './fetch-error.ts';
 import type { Repository } from './wanted-blob.ts';
 
 const timeoutMs = 10_000;
@@ -12,7 +13,7 @@ const maxAnswerBytes = 64 * 1024;
 export class AnonymousTokens {
   /**
    * @returns undefined when there is none to be had without credentials
-   * @throws the signal's reason
+   * @throws FetchError when the token service cannot be asked, the signal's reason
    */
   async token(
     challenge: Challenge,
@@ -32,10 +33,13 @@ export class AnonymousTokens {
       });
       if (response.ok) return readToken(await readText(response));
       await response.body?.cancel();
-      return undefined;
-    } catch {
+      if (response.status < 500 && response.status !== 429) return undefined;
+      throw new Error(`it answers ${response.status}`);
+    } catch (error) {
       signal.throwIfAborted();
-      return undefined;
+      const reason = error instanceof Error ? error.message : String(error);
+      const message = `Cannot get a token from ${url.host}: ${reason}`;
+      throw new FetchError('upstream_down', message, { cause: error });
     }
   }
 }
@@ -61,10 +65,11 @@ async function readText(response: Response): Promise<string> {
   return Buffer.concat(parts).toString('utf8');
 }
 
-function readToken(text: string): string | undefined {
+function readToken(text: string): string {
   const json: unknown = JSON.parse(text);
-  if (!isJsonObject(json)) return undefined;
+  if (!isJsonObject(json)) throw new Error('the answer is no object');
   const token = json['token'] ?? json['access_token'];
   // What does not fit into a header is no token.
-  return typeof token === 'string' && /^[\x21-\x7e]+$/.test(token) ? token : undefined;
+  if (typeof token === 'string' && /^[\x21-\x7e]+$/.test(token)) return token;
+  throw new Error('the answer has no token');
 }

@@ -70,7 +70,8 @@ export class FaultScene {
       upstreams: Object.fromEntries(upstreams) as Record<string, object>,
       containerdVersion: version,
       // Good copies are known to be good soon after they were pulled.
-      agent: { integrity: { sweepIntervalMs: 1000 } },
+      // What is wrong has to stay wrong.
+      agent: { integrity: { sweepIntervalMs: 1000 }, repair: { mode: 'off' } },
     });
     const direct = await startContainerd(scope, { name: 'direct', version });
     const scene = new FaultScene({ scope, version, stages }, { cluster, direct, tokens });
