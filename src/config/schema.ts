@@ -446,9 +446,9 @@ const agentSection = section("The agent: reads this node's content store and ser
       { minimum: 1000, maximum: 7 * 86_400_000 },
     ),
     maxUsedPercent: count(
-      75,
-      'Percent of the file system of the content store that may be used; nothing is fetched, for ' +
-        "repairs neither, that would fill it further. Keep it below kubelet's image GC threshold.",
+      70,
+      'Percent of the file system of the content store that may be used; nothing is fetched that ' +
+        'would fill it further, for repairs neither. Keep it below agent.copies.releaseAtPercent.',
       { maximum: 100 },
     ),
   }),
