@@ -83,7 +83,7 @@ describe('backfill with layers discarded', () => {
       nodes: ['a', 'b', 'c'],
       upstreams: { [upstream.host]: { url: upstream.url } },
       discardUnpackedLayers: true,
-      agent: { backfill: { intervalMs: 1000 } },
+      agent: { backfill: { intervalMs: 1000, maxUsedPercent: 100 } },
     });
   });
 

@@ -53,7 +53,7 @@ describe('repair', () => {
       upstreams: { [upstream.host]: { url: upstream.url } },
       agent: {
         integrity: { sweepIntervalMs: 1000 },
-        backfill: { intervalMs: 1000 },
+        backfill: { intervalMs: 1000, maxUsedPercent: 100 },
       },
     });
     for (const name of ['a', 'b']) await cluster.node(name).containerd.pull(reference);
