@@ -128,9 +128,10 @@ test('last copies stay within their budget and are gone before a disk that fills
   const images = await Promise.all(tags.map((tag) => push(upstream, host, tag)));
   const late = await push(upstream, host, 'late');
   const sampler = new Sampler(node);
+  scope().defer(() => sampler.end());
 
   // Other data are written all the time, slowly at first.
-  const early = fillTo(node, 60, 12 * mebibyte);
+  const early = fillTo(node, 60, 30 * mebibyte);
   for (const { reference } of images) await node.containerd.pull(reference);
   await waitFor(async () => (await status(node)).guardedBytes > budgetBytes - layerBytes, {
     what: 'guards up to the budget',
@@ -144,8 +145,8 @@ test('last copies stay within their budget and are gone before a disk that fills
   await early;
 
   // A pull is under way from before the first copy goes until all have gone.
-  await fillTo(node, 70, 12 * mebibyte);
-  await proxy.setMode({ kind: 'throttle', bytesPerSecond: layerBytes / 8 });
+  await fillTo(node, 70, 30 * mebibyte);
+  await proxy.setMode({ kind: 'throttle', bytesPerSecond: layerBytes / 24 });
   const pulled = node.containerd.pull(late.reference);
   const path = await fillTo(node, 92, 12 * mebibyte);
   expect((await node.containerd.ingests()).map(({ ref }) => ref)).not.toEqual([]);
@@ -161,8 +162,8 @@ test('last copies stay within their budget and are gone before a disk that fills
   expect(full.length).toBeGreaterThan(10);
   expect(Math.max(...full.map(({ removedBytes }) => removedBytes))).toBe(0);
   // They went one after the other, not all at once.
-  const steps = new Set(samples.map(({ removedBytes }) => Math.round(removedBytes / layerBytes)));
-  expect(steps.size).toBeGreaterThan(3);
+  const partly = samples.filter((each) => each.usedPercent > 70 && each.removedBytes < most);
+  expect(Math.max(...partly.map(({ removedBytes }) => removedBytes))).toBeGreaterThan(layerBytes);
   for (const { digest } of late.content) await node.containerd.verifyBlob(digest);
   expect(await node.containerd.isUnpacked(late.reference)).toBe(true);
   expect(node.containerd.warnings()).toEqual([]);
