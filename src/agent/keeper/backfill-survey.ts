@@ -1,5 +1,6 @@
 import type { Digest } from '../../oci/digest.ts';
 import type { Integrity } from '../integrity.ts';
+import type { BackfillJob } from './backfill-plan.ts';
 import { localImages, type ImageStore, type LocalImage } from './local-images.ts';
 
 /** What there is on this node, and what of it is wrong. */
@@ -53,6 +54,24 @@ export class BackfillSurvey {
       if (labels !== undefined) recorded.add(digest);
     }
     return { images, corrupt: new Set(this.#corrupt), recorded };
+  }
+
+  /** Whether a blob is still to be put right: things change while others are worked on. */
+  async isStillDue(
+    { digest, damage, manifests }: BackfillJob,
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<boolean> {
+    const info = await this.#store.stat(digest, { signal });
+    if (damage === 'corrupt') {
+      return info !== undefined && this.#integrity.stateOf(info) === 'corrupt';
+    }
+    if (info !== undefined) return false;
+    if (damage === 'lost') return true;
+    // The images that need it may have been removed.
+    for (const manifest of manifests) {
+      if ((await this.#store.stat(manifest, { signal })) !== undefined) return true;
+    }
+    return false;
   }
 
   async #forgetMended(signal: AbortSignal): Promise<void> {

@@ -21,7 +21,7 @@ export interface BackfillOptions extends BackfillPolicy {
 }
 
 export interface BackfillDependencies {
-  readonly survey: Pick<BackfillSurvey, 'take' | 'addCorrupt'>;
+  readonly survey: Pick<BackfillSurvey, 'take' | 'isStillDue' | 'addCorrupt'>;
   readonly fetch: Pick<ContentFetch, 'fetch'>;
   readonly restore: Restore;
   readonly integrity: Pick<Integrity, 'recheck'>;
@@ -98,7 +98,7 @@ export class Backfill {
       try {
         if (!isTidy) await this.#parts.restore.tidy({ signal });
         isTidy = true;
-        await this.#pass();
+        if ((await this.#pass()) === 'unfinished') continue;
       } catch (error) {
         if (!this.#stopped.signal.aborted)
           log.warn({ err: error }, 'Cannot look for incomplete images');
@@ -107,21 +107,30 @@ export class Backfill {
     }
   }
 
-  /** One look at all images, and work on what is due. */
-  async #pass(): Promise<void> {
+  /** One look at all images, and work on what is due. @returns whether to look again at once */
+  async #pass(): Promise<'finished' | 'unfinished'> {
     const { survey, clock } = this.#parts;
     const { signal } = this.#stopped;
+    const untilMs = clock.now() + this.#options.intervalMs;
+    this.#wake = new AbortController();
     const { images, corrupt, recorded } = await survey.take({ signal });
     const findings = { corrupt, recorded, discards: this.#discards };
     const plan = planBackfill(images, findings, this.#options);
     this.#discards = plan.discards;
     this.#progress.begin(plan);
+    let tried = 0;
     for (const job of plan.jobs) {
       if (signal.aborted) break;
+      // At a modest speed a plan takes hours: what is more urgent must not wait for its end.
+      const isStale = this.#wake.signal.aborted || clock.now() > untilMs;
+      if (isStale && tried > 0) return 'unfinished';
       if (!this.#retries.isDue(job.digest, clock.now())) continue;
+      if (!(await survey.isStillDue(job, { signal }))) continue;
+      tried += 1;
       if ((await this.#do(job)) === 'disk_pressure') break;
     }
     this.#progress.end();
+    return 'finished';
   }
 
   /** @returns why it was not done */
@@ -209,14 +218,12 @@ export class Backfill {
 
   /** Ends early when there is something to repair, or on stop. */
   async #sleep(durationMs: number): Promise<void> {
-    if (this.#wake.signal.aborted) this.#wake = new AbortController();
     const signal = AbortSignal.any([this.#stopped.signal, this.#wake.signal]);
     try {
       await this.#parts.clock.sleep(durationMs, { signal });
     } catch {
       // Woken.
     }
-    this.#wake = new AbortController();
   }
 }
 

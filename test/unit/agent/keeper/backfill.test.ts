@@ -51,6 +51,7 @@ function scene(options: Partial<BackfillOptions> = {}) {
     failure: undefined as Error | undefined,
     rechecked: 'verified' as 'verified' | 'corrupt' | 'missing',
     duringFetch: (): void => undefined,
+    removed: new Set<Digest>(),
     random: 0.5,
   };
   const backfill = new Backfill(
@@ -65,6 +66,7 @@ function scene(options: Partial<BackfillOptions> = {}) {
     {
       survey: {
         addCorrupt: () => undefined,
+        isStillDue: async (job) => !state.removed.has(job.digest),
         take: async (): Promise<Survey> => ({
           images: missing.size > 0 ? [imageOf(...missing)] : [],
           corrupt: new Set(),
@@ -242,6 +244,31 @@ describe('Backfill', () => {
       expect(tries).toHaveLength(repair === 'auto' ? 1 : 0);
       await backfill.stop();
     }
+  });
+
+  test('takes another look in the middle of a long plan when bytes were found to be wrong', async () => {
+    const { backfill, missing, state, tries, look } = scene();
+    missing.add('one').add('two');
+    state.duringFetch = () => {
+      backfill.noteCorrupt(digest('wrong'));
+      missing.clear();
+      missing.add('three');
+      state.duringFetch = () => undefined;
+    };
+    backfill.start();
+    await look();
+    expect(tries).toEqual([digest('one'), digest('three')]);
+    await backfill.stop();
+  });
+
+  test('leaves out what is not wanted any more when its turn comes', async () => {
+    const { backfill, missing, state, tries, look } = scene();
+    missing.add('one').add('two');
+    state.duringFetch = () => state.removed.add(digest('two'));
+    backfill.start();
+    await look();
+    expect(tries).toEqual([digest('one')]);
+    await backfill.stop();
   });
 
   test('stops in the middle of a blob', async () => {
