@@ -109,7 +109,8 @@ function withScheme(text: string): string {
 function apiUrl(host: HostSettings, text: string): { url: string; note?: string } {
   const full = withScheme(text);
   const url = URL.canParse(full) ? new URL(full) : undefined;
-  if (url === undefined || !['http:', 'https:'].includes(url.protocol)) {
+  const isForeign = text.includes('://') && !/^https?:\/\//.test(text);
+  if (url === undefined || isForeign || !['http:', 'https:'].includes(url.protocol)) {
     throw new RefusalError(`${text} is not an http or https URL`, 'correct it');
   }
   if (url.username !== '' || url.search !== '' || url.hash !== '') {

@@ -30,8 +30,8 @@ export interface PlannedFile {
   readonly baseBytes: Buffer | undefined;
   readonly refusal: Refusal | undefined;
   readonly notes: readonly string[];
-  /** What Salvor asks, in order. */
-  readonly chain: HostChain | undefined;
+  /** What Salvor asks for each of the registries; empty where containerd does not ask Salvor. */
+  readonly chains: readonly HostChain[];
 }
 
 /** Everything that `salvor hosts` is about to do. */
@@ -113,7 +113,7 @@ async function planFile(
   const path = join(realPath, 'hosts.toml');
   const registries = directories.map(({ registry }) => registry ?? DEFAULT_DIRECTORY);
   const recorded = dependencies.record.files.find((each) => each.path === path);
-  const nothing = { after: undefined, chain: undefined };
+  const nothing = { after: undefined, chains: [] };
   let found: FoundFile | undefined;
   let base: Base | undefined;
   try {
@@ -121,9 +121,9 @@ async function planFile(
     base = await baseOf(found, recorded, dependencies);
     const joined = await joinFile(base, directories, options);
     await refuseUnacceptable(registries, joined.chains, dependencies);
-    const [chain] = joined.chains;
-    const notes = [...base.notes, ...joined.chains.flatMap((each) => each.notes)];
-    const common = { path, registries, found, refusal: undefined, baseBytes: base.bytes, chain };
+    const { chains } = joined;
+    const notes = [...new Set([...base.notes, ...chains.flatMap((each) => each.notes)])];
+    const common = { path, registries, found, refusal: undefined, baseBytes: base.bytes, chains };
     const isOurs = joined.after === undefined;
     if (isOurs) notes.push('it names Salvor already, by somebody else');
     const isKept = base.isEntryChanged && options.isForced !== true;
@@ -273,16 +273,16 @@ function settingsOf(registry: string, chain: HostChain): UpstreamSettings {
 
 function upstreamsOf(files: readonly PlannedFile[]): UpstreamFiles {
   const upstreams = new UpstreamFiles();
-  const wired = files.filter(({ action }) => isWired(action));
-  const all = wired.find(({ registries }) => registries.includes(DEFAULT_DIRECTORY))?.chain;
+  const wired = files.flatMap(({ chains, registries }) =>
+    chains.map((chain, index) => ({ chain, registry: registries[index] ?? '' })),
+  );
+  const all = wired.find(({ registry }) => registry === DEFAULT_DIRECTORY)?.chain;
   if (all !== undefined) upstreams.addMirrors(all);
   const hasMirrors = (all?.endpoints.length ?? 0) > 0;
-  for (const { chain, registries } of wired) {
-    for (const registry of registries) {
-      if (registry === DEFAULT_DIRECTORY || chain === undefined) continue;
-      if (!isPlainChain(chain, registry)) upstreams.addUpstream(registry, chain);
-      else if (hasMirrors) upstreams.addUpstream(registry, undefined);
-    }
+  for (const { chain, registry } of wired) {
+    if (registry === DEFAULT_DIRECTORY) continue;
+    if (!isPlainChain(chain, registry)) upstreams.addUpstream(registry, chain);
+    else if (hasMirrors) upstreams.addUpstream(registry, undefined);
   }
   return upstreams;
 }

@@ -94,7 +94,7 @@ export function parseHostsToml(text: string): HostsToml {
 /** Hosts in the order of their first table, which is the order in which they are asked. */
 function hostsInOrder(text: string): string[] {
   const found = new Set<string>();
-  for (const line of text.split('\n')) {
+  for (const line of text.split(/\r?\n/)) {
     if (!/^\s*\[\s*["']?host["']?\s*\./.test(line)) continue;
     try {
       for (const url of Object.keys(tableIn(parseToml(line), ['host']))) found.add(url);
