@@ -4,6 +4,7 @@ import { defineConfig } from 'vitest/config';
 // `npm run test:all`, all but the containerd that Debian packages.
 const onlyInCi = [
   'test/faults/containerd/{containerd,keeper}-{1.7,2.*}.test.ts',
+  'test/integration/hosts-2.*.test.ts',
   'test/soak/soak.test.ts',
 ];
 
@@ -35,6 +36,7 @@ export default defineConfig({
         test: {
           name: 'integration',
           include: ['test/integration/**/*.test.ts'],
+          exclude: process.env['SALVOR_TEST_ALL'] === undefined ? onlyInCi : [],
           globalSetup: ['test/support/global-teardown.ts'],
           testTimeout: 120_000,
           hookTimeout: 120_000,

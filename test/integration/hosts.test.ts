@@ -1,0 +1,4 @@
+import { packagedContainerd } from '../support/containerd-version.ts';
+import { describeHosts } from './describe-hosts.ts';
+
+describeHosts(packagedContainerd);
