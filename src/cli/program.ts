@@ -17,6 +17,7 @@ import type { ReportOptions } from './report.ts';
 import { addSettingFlags, settingValues } from './setting-flags.ts';
 import { listenForShutdown } from './shutdown-signal.ts';
 import type { SignalSource } from './shutdown-signal.ts';
+import { addUninstall } from './uninstall-commands.ts';
 
 /** The outside world of a command line, as `process` has it. */
 export interface ProgramDependencies {
@@ -111,6 +112,8 @@ export function createProgram(dependencies: ProgramDependencies): Command {
   addUnkeep(nodeGroup(program), dependencies);
   addHosts(program, dependencies);
   addCerts(program, dependencies);
+  const { writeOut } = dependencies;
+  addUninstall(program, { run: (body) => run(dependencies, body), writeOut });
   return program;
 }
 

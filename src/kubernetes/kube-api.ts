@@ -59,7 +59,7 @@ interface Call {
 
 const METHODS: Readonly<Record<Verb, string>> = {
   ...{ get: 'GET', list: 'GET', watch: 'GET' },
-  ...{ create: 'POST', update: 'PUT' },
+  ...{ create: 'POST', update: 'PUT', delete: 'DELETE' },
 };
 
 /**
@@ -190,6 +190,18 @@ export class KubeApi {
     target: { readonly namespace: string; readonly name: string; readonly signal?: AbortSignal },
   ): Promise<T> {
     return this.#json<T>({ verb: 'update', resource, body: object, ...target });
+  }
+
+  /** Deletes an object. Harmless when there is none. */
+  async delete(
+    resource: ResourceName,
+    target: { readonly namespace: string; readonly name: string; readonly signal?: AbortSignal },
+  ): Promise<void> {
+    try {
+      await this.#json({ verb: 'delete', resource, ...target });
+    } catch (error) {
+      if (!(error instanceof KubeError && error.status === 404)) throw error;
+    }
   }
 
   async #json<T>(call: Call): Promise<T> {

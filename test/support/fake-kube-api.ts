@@ -263,6 +263,7 @@ export class FakeKubeApi {
       sendStatus(response, 404, 'NotFound', `${resource} "${name}" not found`);
       return;
     }
+    if (verb === 'delete') this.remove(resource, namespace, name);
     if (sent === undefined) {
       send(response, 200, known);
       return;
