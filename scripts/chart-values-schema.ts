@@ -18,7 +18,8 @@ function choice(...values: string[]): JsonSchema {
 const text: JsonSchema = { type: 'string' };
 const flag: JsonSchema = { type: 'boolean' };
 const count: JsonSchema = { type: 'integer', minimum: 0 };
-const path: JsonSchema = { type: 'string', pattern: '^/' };
+/** Never a directory that others use, too: it is emptied in the end. */
+const ownPath: JsonSchema = { type: 'string', pattern: '^/.*salvor[^/]*$' };
 const pathOrEmpty: JsonSchema = { type: 'string', pattern: '^(/.*)?$' };
 /** A name that the API server takes for an object. */
 const name: JsonSchema = {
@@ -33,6 +34,8 @@ const namespace: JsonSchema = {
 };
 /** A time as Go writes it, such as 30s or 1h30m. */
 const duration: JsonSchema = { type: 'string', pattern: '^([0-9]+(ms|s|m|h))+$' };
+/** A time as Salvor's own settings have it. */
+const time: JsonSchema = { type: 'string', pattern: '^([0-9]+(ms|s|min|m|h|d))+$' };
 const texts: JsonSchema = { type: 'array', items: text };
 /** Parts of the Kubernetes API that are passed on as they are; the API server checks them. */
 const passed: JsonSchema = { type: 'object' };
@@ -136,9 +139,16 @@ function properties(alerts: readonly string[]): Record<string, JsonSchema> {
       contentDirectory: pathOrEmpty,
       certsDirectory: pathOrEmpty,
     }),
-    hosts: object({ enabled: flag, waitTimeout: duration, extraArgs: texts, resources }),
+    hosts: object({
+      enabled: flag,
+      waitTimeout: { type: 'string', pattern: '^[0-9]+(ms|s|m)$' },
+      sharePercent: { type: 'integer', minimum: 0, maximum: 100 },
+      extraArgs: texts,
+      resources,
+      securityContext: passed,
+    }),
     registry: object(container),
-    agent: object({ ...container, stateDirectory: path }),
+    agent: object({ ...container, stateDirectory: ownPath }),
     tls,
     rollout: object({ pauseDuringOutage: flag }),
     updateStrategy: object({
@@ -149,7 +159,7 @@ function properties(alerts: readonly string[]): Record<string, JsonSchema> {
     minReadySeconds: count,
     terminationGracePeriodSeconds: count,
     revisionHistoryLimit: count,
-    uninstall: object({ enabled: flag, timeout: duration, removeState: flag, resources }),
+    uninstall: object({ enabled: flag, timeout: time, removeState: flag, resources }),
     serviceAccount: object({ create: flag, name, annotations: textMap }),
     rbac: object({ create: flag }),
     nodeSelector: textMap,

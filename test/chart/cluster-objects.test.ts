@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { API_CALLS, type ApiComponent } from '../../src/kubernetes/api-calls.ts';
 import { render, valueSets, type KubeObject } from './render.ts';
 
 interface Rule {
@@ -16,38 +17,51 @@ function hookOf({ metadata }: KubeObject): string | undefined {
   return metadata.annotations?.['helm.sh/hook'];
 }
 
+/** What rules allow, one word a verb: "list discovery.k8s.io/endpointslices". */
+function granted(rules: readonly Rule[]): string[] {
+  const words = rules.flatMap(({ apiGroups, resources, verbs }) =>
+    apiGroups.flatMap((group) =>
+      resources.flatMap((resource) => verbs.map((verb) => `${verb} ${group}/${resource}`)),
+    ),
+  );
+  return words.toSorted();
+}
+
+/** The same of what the program calls. */
+function called(component: ApiComponent): string[] {
+  return API_CALLS[component]
+    .flatMap(({ apiGroup, resource, verbs }) =>
+      verbs.map((verb) => `${verb} ${apiGroup}/${resource}`),
+    )
+    .toSorted();
+}
+
 describe('rights', () => {
-  test('of an agent are to read EndpointSlices of its own namespace', () => {
-    expect(rulesOf('minimal', 'salvor')).toEqual([
-      {
-        apiGroups: ['discovery.k8s.io'],
-        resources: ['endpointslices'],
-        verbs: ['get', 'list', 'watch'],
-      },
+  test.each([
+    ['salvor', 'agent'],
+    ['salvor-certs', 'certificates'],
+    ['salvor-certs-renewal', 'certificates'],
+    ['salvor-uninstall', 'uninstall'],
+  ] as const)(
+    'of the role %s are exactly what its part of the program calls',
+    (role, component) => {
+      expect(granted(rulesOf('minimal', role))).toEqual(called(component));
+    },
+  );
+
+  test('over objects whose names are known are for these alone', () => {
+    const secrets = ['salvor-agent-tls', 'salvor-registry-tls', 'salvor-ca'];
+    const named = (role: string) =>
+      rulesOf('minimal', role).map(({ resourceNames, verbs }) => [verbs.join(' '), resourceNames]);
+    expect(named('salvor-certs')).toEqual([
+      ['get update', secrets],
+      // No rule can name what is not there yet.
+      ['create', undefined],
     ]);
-  });
-
-  test('of who issues certificates are three Secrets by name, and to create one', () => {
-    const names = ['salvor-agent-tls', 'salvor-registry-tls', 'salvor-ca'];
-    for (const role of ['salvor-certs', 'salvor-certs-renewal']) {
-      expect(rulesOf('minimal', role)).toEqual([
-        { apiGroups: [''], resources: ['secrets'], resourceNames: names, verbs: ['get', 'update'] },
-        { apiGroups: [''], resources: ['secrets'], verbs: ['create'] },
-      ]);
-    }
-  });
-
-  test('of who uninstalls are to watch its own DaemonSet and delete what was issued', () => {
-    const names = ['salvor-agent-tls', 'salvor-registry-tls', 'salvor-ca'];
-    expect(rulesOf('minimal', 'salvor-uninstall')).toEqual([
-      {
-        apiGroups: ['apps'],
-        resources: ['daemonsets'],
-        resourceNames: ['salvor-uninstall'],
-        verbs: ['get'],
-      },
-      { apiGroups: [''], resources: ['pods'], verbs: ['list'] },
-      { apiGroups: [''], resources: ['secrets'], resourceNames: names, verbs: ['delete'] },
+    expect(named('salvor-uninstall')).toEqual([
+      ['get', ['salvor-uninstall']],
+      ['list', undefined],
+      ['delete', secrets],
     ]);
     expect(rulesOf('cert-manager', 'salvor-uninstall')).toHaveLength(2);
   });
@@ -152,8 +166,12 @@ describe('removal', () => {
       expect(spec[key], key).toEqual(node[key]);
     }
     const init = spec.initContainers as { name: string; args: string[] }[];
-    expect(init.map(({ name }) => name)).toEqual(['hosts', 'state']);
-    expect(init[0]?.args.slice(0, 2)).toEqual(['hosts', 'restore']);
+    expect(init.map(({ name }) => name)).toEqual(['hosts', 'unkeep', 'state']);
+    expect(init.map(({ args }) => args.slice(0, 2).join(' '))).toEqual([
+      'hosts restore',
+      'node unkeep',
+      'uninstall state',
+    ]);
     expect(spec.containers).toHaveLength(1);
   });
 

@@ -5,7 +5,6 @@ const locked = {
   allowPrivilegeEscalation: false,
   privileged: false,
   readOnlyRootFilesystem: true,
-  capabilities: { drop: ['ALL'] },
   seccompProfile: { type: 'RuntimeDefault' },
 };
 
@@ -23,8 +22,15 @@ describe.each(sets)('the node pod with %s', (set, name) => {
   const { spec, container, containers } = nodePod(render(set), name);
   const volumes = volumesOf(spec);
 
-  test('gives no container a capability, a writable root or a way to more', () => {
-    for (const each of containers) expect(each.securityContext, each.name).toMatchObject(locked);
+  test('gives no container a writable root or a way to more, nor capabilities but to hosts', () => {
+    for (const each of containers) {
+      expect(each.securityContext, each.name).toMatchObject(locked);
+      expect(each.securityContext['capabilities'], each.name).toEqual({
+        drop: ['ALL'],
+        // Files are put back with their owners.
+        ...(each.name === 'hosts' ? { add: ['CHOWN', 'DAC_OVERRIDE', 'FOWNER'] } : {}),
+      });
+    }
     expect(spec).not.toHaveProperty('hostPID');
     expect(spec).not.toHaveProperty('shareProcessNamespace');
   });
@@ -47,6 +53,12 @@ describe.each(sets)('the node pod with %s', (set, name) => {
     const socket = volumes.get('containerd-socket');
     expect(socket?.['hostPath']).toMatchObject({ type: 'Directory' });
     expect(socket?.['hostPath'].path).not.toMatch(/\.sock$/);
+  });
+
+  test('lets hosts write what it wires, its record and what the registry reads of it', () => {
+    if (set === 'own-hosts') return;
+    const writable = (container('hosts').volumeMounts ?? []).filter((each) => !each.readOnly);
+    expect(writable.map(({ name: mount }) => mount)).toEqual(['certs-d', 'state', 'upstreams']);
   });
 
   test('gives the token of the API server to the agent alone', () => {

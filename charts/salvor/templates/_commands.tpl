@@ -5,17 +5,27 @@
 - hosts
 - write
 - --wait={{ .Values.hosts.waitTimeout }}
-- --certs-directory={{ $paths.certsDirectory }}
+- --config-path={{ $paths.certsDirectory }}
+# The registry reads what is found of CA files, keys and headers; it must be its own.
+- --owner=65532:65532
+{{- if ne (int .Values.hosts.sharePercent) 100 }}
+- --share={{ .Values.hosts.sharePercent }}
+{{- end }}
 {{- with .Values.hosts.extraArgs }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
 {{- define "salvor.hostsRestoreArguments" -}}
-{{- $paths := include "salvor.containerd" . | fromYaml -}}
 - hosts
 - restore
-- --certs-directory={{ $paths.certsDirectory }}
+{{- end -}}
+
+{{/* What `salvor hosts` needs to keep owners and modes of files as they were. */}}
+{{- define "salvor.hostsSecurityContext" -}}
+{{- $capabilities := dict "drop" (list "ALL") "add" (list "CHOWN" "DAC_OVERRIDE" "FOWNER") -}}
+{{- $over := mergeOverwrite (dict "capabilities" $capabilities) (deepCopy .Values.hosts.securityContext) -}}
+{{- include "salvor.securityContext" (dict "user" 0 "over" $over) -}}
 {{- end -}}
 
 {{- define "salvor.certsIssueArguments" -}}

@@ -23,7 +23,7 @@ from node to node is in the environment, which is stronger than the file.
 {{- $members := dict "source" "kubernetes" "kubernetes" $service -}}
 {{- $computed := dict
   "node" (dict "stateDirectory" "/var/lib/salvor")
-  "registry" dict
+  "registry" (dict "hostsFile" "/run/salvor-hosts/hosts.json")
   "agent" (dict "members" $members "store" (dict "containerd" $store))
   "tls" (dict "ca" "/etc/salvor/tls/ca.crt" "certificate" "/etc/salvor/tls/tls.crt" "key" "/etc/salvor/tls/tls.key")
 -}}
