@@ -1,6 +1,7 @@
-import { X509Certificate } from 'node:crypto';
+import { X509Certificate, createPrivateKey } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import {
   checkServerIdentity,
   createSecureContext,
@@ -20,6 +21,9 @@ const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY
 /** A server that ends a connection this soon may not like who has come, milliseconds. */
 const EARLY_MS = 1000;
 
+const READ_TRIES = 10;
+const READ_PAUSE_MS = 100;
+
 /** A process's own certificate and the authority that it trusts, PEM. */
 export interface Identity {
   readonly ca: Buffer;
@@ -34,19 +38,38 @@ export interface Renewable {
 }
 
 /**
- * Reads an identity from its three PEM files.
+ * Reads an identity from its three PEM files. Where key and certificate are not of each other it
+ * looks again for a while, as somebody may just be replacing them.
  *
- * @throws when a file cannot be read
+ * @throws when a file cannot be read, or they stay so; the message holds nothing of the key
  */
 export async function readIdentity(paths: {
   readonly ca: string;
   readonly certificate: string;
   readonly key: string;
 }): Promise<Identity> {
-  const [ca, certificate, key] = await Promise.all(
-    [paths.ca, paths.certificate, paths.key].map((path) => readFile(path)),
-  );
-  return { ca, certificate, key } as Identity;
+  for (let tries = 1; ; tries += 1) {
+    const [ca, certificate, key] = await Promise.all(
+      [paths.ca, paths.certificate, paths.key].map((path) => readFile(path)),
+    );
+    const identity = { ca, certificate, key } as Identity;
+    if (isPair(identity)) return identity;
+    if (tries === READ_TRIES) {
+      throw new Error(
+        `Cannot use the identity: the key in ${paths.key} is not that of the certificate in ` +
+          paths.certificate,
+      );
+    }
+    await delay(READ_PAUSE_MS);
+  }
+}
+
+function isPair({ certificate, key }: Identity): boolean {
+  try {
+    return new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key));
+  } catch {
+    return false;
+  }
 }
 
 /**
