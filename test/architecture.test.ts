@@ -23,7 +23,7 @@ const allowed: Readonly<
     folders: ['oci'],
     packages: ['@bufbuild/protobuf', '@grpc/grpc-js', '@peculiar/x509', 'reflect-metadata'],
   },
-  // The official client costs 80 MiB of memory: it is loaded for kubeconfig files alone, see
+  // The official client costs 40 MiB at rest: it is loaded for kubeconfig files alone, see
   // src/kubernetes/kubeconfig-access.ts; what a Pod asks of its API server is a few calls.
   kubernetes: { folders: ['oci', 'telemetry'], packages: ['@kubernetes/client-node'] },
   discovery: {

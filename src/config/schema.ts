@@ -375,7 +375,7 @@ const agentSection = section("The agent: reads this node's content store and ser
         format: 'absolutePath',
         reloadable: true,
         description:
-          'Kubeconfig file, for agents outside of Pods; costs some 80 MiB of memory. Empty: the ' +
+          'Kubeconfig file, for agents outside of Pods; costs some 40 MiB of memory. Empty: the ' +
           'service account of this Pod.',
       }),
     }),

@@ -64,8 +64,8 @@ const METHODS: Readonly<Record<Verb, string>> = {
 
 /**
  * The few calls to a Kubernetes API server that Salvor makes, and no others: what is not among its
- * `calls` is refused before anything is sent. The official client would cost each agent 80 MiB of
- * resident memory for them.
+ * `calls` is refused before anything is sent. The official client would cost each agent 40 MiB of
+ * memory for them.
  *
  * Every method throws a KubeError when there is no answer in time or it is not a good one.
  */
