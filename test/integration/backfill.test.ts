@@ -62,6 +62,12 @@ async function use(node: ClusterNode, repository: string): Promise<void> {
   await node.containerd.ctr([...command, reference(repository), id]);
 }
 
+/** Deleting a lease does. */
+async function collectGarbage({ containerd }: ClusterNode): Promise<void> {
+  await containerd.ctr(['leases', 'create', '--id', 'garbage']);
+  await containerd.ctr(['leases', 'delete', '--sync', 'garbage']);
+}
+
 async function untilComplete(node: ClusterNode, image: PushedImage): Promise<void> {
   await waitFor(async () => (await missing(node, image)).length === 0, {
     what: 'all content of the image',
@@ -80,7 +86,7 @@ describe('backfill with layers discarded', () => {
     old = await push('team/old', base);
     built = await push('team/new', [...base, { randomBytes: 500_000, seed: 'new' }]);
     cluster = await startCluster(scope(), {
-      nodes: ['a', 'b', 'c'],
+      nodes: ['a', 'b', 'c', 'd'],
       upstreams: { [upstream.host]: { url: upstream.url } },
       discardUnpackedLayers: true,
       agent: { backfill: { intervalMs: 1000, maxUsedPercent: 100 } },
@@ -112,37 +118,41 @@ describe('backfill with layers discarded', () => {
     expect(done.done.blobs).toBe(2);
   });
 
-  test('completes a new image on an old base from the node that has it', async () => {
+  test('completes them from the node that has them, and they stay', async () => {
     const b = cluster.node('b');
     await pullOldWithoutSalvor(b);
-    await b.containerd.pull(reference('team/new'));
-    expect(await missing(b, built)).toHaveLength(2);
-    const before = b.requests().length;
-
-    await use(b, 'team/new');
-    await untilComplete(b, built);
+    await use(b, 'team/old');
+    await untilComplete(b, old);
     await waitFor(async () => (await statusOf(b)).done.blobs === 2);
-    expect(b.requests().slice(before), 'the upstream is not asked').toEqual([]);
-    const { agentAdminPort } = b;
-    const metrics = await (await fetch(`http://127.0.0.1:${agentAdminPort}/metrics`)).text();
+    expect(b.requests(), 'the upstream is not asked').toEqual([]);
+    await collectGarbage(b);
+    expect(await missing(b, old)).toEqual([]);
+    expect(await b.containerd.ingests()).toEqual([]);
+    const url = `http://127.0.0.1:${b.agentAdminPort}/metrics`;
+    const metrics = await (await fetch(url)).text();
     expect(metrics).toMatch(/salvor_agent_backfill_restored_total\{[^}]*damage="missing"[^}]*\} 2/);
   });
 
-  test('leaves layers that live as long as their image, and can be pulled elsewhere', async () => {
-    const { containerd } = cluster.node('a');
-    // Deleting a lease collects garbage.
-    await containerd.ctr(['leases', 'create', '--id', 'garbage']);
-    await containerd.ctr(['leases', 'delete', '--sync', 'garbage']);
-    expect(await missing(cluster.node('a'), old)).toEqual([]);
-    expect(await containerd.ingests()).toEqual([]);
-
-    await upstream.kill('SIGKILL');
+  test('completes a new image on an old base', async () => {
     const c = cluster.node('c');
+    await pullOldWithoutSalvor(c);
     await c.containerd.pull(reference('team/new'));
-    await c.containerd.pull(reference('team/old'));
-    const sources = c.requests().filter(({ url }) => url.includes('/blobs/'));
+    expect(await missing(c, built)).toHaveLength(2);
+    const before = c.requests().length;
+    await use(c, 'team/new');
+    await untilComplete(c, built);
+    expect(c.requests().slice(before), 'the upstream is not asked').toEqual([]);
+  });
+
+  test('has made up what a new node needs in an outage, and goes with its images', async () => {
+    await upstream.kill('SIGKILL');
+    const d = cluster.node('d');
+    await d.containerd.pull(reference('team/new'));
+    await d.containerd.pull(reference('team/old'));
+    const sources = d.requests().filter(({ url }) => url.includes('/blobs/'));
     for (const { source } of sources) expect(source).toMatch(/^node\//);
 
+    const { containerd } = cluster.node('a');
     await containerd.ctr(['containers', 'delete', 'runs-team-old']);
     await containerd.removeImage(reference('team/old'));
     await waitFor(async () => (await containerd.blobs()).length === 0, {
