@@ -176,6 +176,16 @@ describe('ContainerdStore', () => {
     expect(await bySocket.stat(target.digest)).toBeUndefined();
   });
 
+  it('gives names with digests to those who ask for them, and still nothing odd', async () => {
+    const harness = harnessOf(store({ namespace: 'pinned' }), 'pinned');
+    const target = await addManifest(harness);
+    await harness.addOddRecords(target);
+    const pinned = `registry.test/odd@${target.digest}`;
+    expect(await nameList(harness.store)).toEqual([]);
+    const found = await collect(harness.store.names({ withDigests: true }));
+    expect(found.map(({ name, digest }) => [name, digest])).toEqual([[pinned, target.digest]]);
+  });
+
   it('does not take garbage for an image', async () => {
     const harness = harnessOf(store());
     const target = await addManifest(harness);

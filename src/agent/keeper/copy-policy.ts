@@ -21,6 +21,11 @@ export class CopyPolicy {
     }));
   }
 
+  /** No image at all is to be kept. */
+  get wantsNothing(): boolean {
+    return this.#wanted === 0 && this.#rules.every(({ wanted }) => wanted === 0);
+  }
+
   /**
    * @param names as the runtime has them, tags and digests included; of several, the one that is
    *   to have the most copies counts

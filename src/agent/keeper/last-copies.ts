@@ -3,35 +3,15 @@ import type { Clock } from '../../telemetry/clock.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import { usedPercent, type DiskUsage, type DiskWatch } from '../disk-usage.ts';
 import type { StoreCallOptions } from '../store.ts';
-import {
-  byDispensability,
-  chooseCopies,
-  type CopyState,
-  type ReleaseReason,
-} from './copy-choice.ts';
+import { byDispensability, chooseCopies, type ReleaseReason } from './copy-choice.ts';
 import type { CopyCount } from './copy-count.ts';
 import { CopyKnowledge } from './copy-knowledge.ts';
+import { copyStates } from './copy-states.ts';
 import { CopyPolicy, type CopyPolicyOptions } from './copy-policy.ts';
 import { calmPercent, nextPressure, type PressureLevel } from './disk-pressure.ts';
-import type { GuardedImage } from './guard-lease.ts';
 import type { GuardSet } from './guard-set.ts';
+import type { NodeImage, NodeImages } from './node-images.ts';
 import type { LastCopiesMetrics } from './last-copies-metrics.ts';
-
-/** An image that the runtime has, and how much of it is there. */
-export interface NodeImage extends GuardedImage {
-  /** All that this node's platform needs is there. */
-  readonly isComplete: boolean;
-  /** A container was made from it. */
-  readonly isInUse: boolean;
-}
-
-/** The runtime's images. Throws a StoreUnavailableError when it cannot be asked. */
-export interface NodeImages {
-  /** Every image with what of it is there; one entry for all names of the same target. */
-  list(options: StoreCallOptions): Promise<readonly NodeImage[]>;
-  /** What all names point at, at once. */
-  targets(options: StoreCallOptions): Promise<ReadonlySet<Digest>>;
-}
 
 /** What can be changed while it runs. */
 export interface LastCopiesSettings extends CopyPolicyOptions {
@@ -89,6 +69,7 @@ export class LastCopies {
   /** Blobs of the runtime's own images, as of the last look. */
   #kept: ReadonlyMap<Digest, NodeImage> = new Map();
   #held: ReadonlySet<Digest> = new Set();
+  #hasSeenDisk = false;
   #isBroken = false;
   #isMarked = false;
   #wake = new AbortController();
@@ -172,6 +153,11 @@ export class LastCopies {
   async #look(signal: AbortSignal): Promise<void> {
     const { images, guards, cluster, clock } = this.#parts;
     await guards.refresh({ signal });
+    if (this.#policy.wantsNothing && guards.guards.size === 0) {
+      this.#planPoll();
+      this.#measure();
+      return;
+    }
     const found = await images.list({ signal });
     this.#kept = new Map(found.map((image) => [image.target, image]));
     this.#noteHeld();
@@ -183,7 +169,13 @@ export class LastCopies {
       this.#knowledge.add(await cluster.poll(new Map(wanted), { signal }));
     }
     const budgetBytes = this.#budgetBytes();
-    const choice = chooseCopies(this.#states(), {
+    const states = copyStates({
+      images: this.#kept,
+      guards: guards.guards,
+      policy: this.#policy,
+      knowledge: this.#knowledge,
+    });
+    const choice = chooseCopies(states, {
       budgetBytes: budgetBytes ?? Infinity,
       isBlind: this.#knowledge.isBlind,
     });
@@ -209,33 +201,11 @@ export class LastCopies {
     if (isGuarded) log.debug({ target, names: image.names }, 'guards an image');
   }
 
-  #states(): CopyState[] {
-    const { guards } = this.#parts;
-    const states: CopyState[] = [];
-    for (const [target, image] of this.#kept) {
-      const isGuarded = guards.guards.has(target);
-      if (!image.isComplete && !isGuarded) continue;
-      const state = this.#state(image, image.isInUse ? 'inUse' : 'idle');
-      states.push({ ...state, isWhole: image.isComplete });
-    }
-    for (const [target, guard] of guards.guards) {
-      if (!this.#kept.has(target)) states.push(this.#state(guard, 'held'));
-    }
-    return states;
-  }
-
-  #state(image: GuardedImage, state: CopyState['state']): CopyState {
-    const { target, blobs, names, usedAtMs } = image;
-    const isGuarded = this.#parts.guards.guards.has(target);
-    const others = this.#knowledge.others(target).length;
-    const ahead = this.#knowledge.ahead(target, { isHeld: state === 'held' });
-    const wanted = this.#policy.wantedOf(names);
-    const copy = { target, blobs, wanted, others, ahead, state, isGuarded, usedAtMs };
-    return { ...copy, isWhole: true };
-  }
-
   async #onDisk(usage: DiskUsage): Promise<void> {
     const { log, guards } = this.#parts;
+    // Without it there was no budget.
+    if (!this.#hasSeenDisk) this.mark();
+    this.#hasSeenDisk = true;
     const percent = usedPercent(usage);
     const level = nextPressure(this.#pressure, percent, this.#settings);
     if (level !== this.#pressure) {

@@ -9,7 +9,7 @@ import {
 } from '../../rpc/inventory.ts';
 import type { ContainerdClient } from '../containerd/containerd-client.ts';
 import type { StoreCallOptions } from '../store.ts';
-import type { NodeImage, NodeImages } from './last-copies.ts';
+import type { NodeImage, NodeImages } from './node-images.ts';
 
 const host = { os: 'linux', architecture: goArchitecture(process.arch) };
 
@@ -33,8 +33,7 @@ export class RuntimeImages implements NodeImages {
   }
 
   async list({ signal }: StoreCallOptions): Promise<readonly NodeImage[]> {
-    const { images, trees, blobs } = await this.#inventory();
-    signal?.throwIfAborted();
+    const { images, trees, blobs } = await unlessAborted(this.#inventory(), signal);
     const found = new Map<Digest, InventoryImage[]>();
     for (const image of images) {
       const target = image.target?.digest;
@@ -50,6 +49,20 @@ export class RuntimeImages implements NodeImages {
       isInUse: named.some(({ isInUse }) => isInUse),
       usedAtMs: Math.max(...named.map((image) => image.target?.recordedAtMs ?? 0)),
     }));
+  }
+}
+
+/** A walk is shared with others, so it goes on when one who waits for it leaves. */
+async function unlessAborted<T>(result: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return result;
+  signal.throwIfAborted();
+  const left = Promise.withResolvers<never>();
+  const leave = (): void => left.reject(signal.reason as Error);
+  signal.addEventListener('abort', leave, { once: true });
+  try {
+    return await Promise.race([result, left.promise]);
+  } finally {
+    signal.removeEventListener('abort', leave);
   }
 }
 

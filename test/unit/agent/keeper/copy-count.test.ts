@@ -133,4 +133,10 @@ describe('CopyPolicy', () => {
   ])('wants of %j the copies of the first rule that matches', (names, wanted) => {
     expect(policy.wantedOf(names)).toBe(wanted);
   });
+
+  test('wants nothing only if no rule wants something', () => {
+    expect(new CopyPolicy({ wanted: 0, policies: [] }).wantsNothing).toBe(true);
+    expect(new CopyPolicy({ wanted: 0, policies }).wantsNothing).toBe(false);
+    expect(policy.wantsNothing).toBe(false);
+  });
 });

@@ -7,7 +7,8 @@ import type { CopyPoll, WantedCopies } from '../../../../src/agent/keeper/copy-c
 import { GuardLeases } from '../../../../src/agent/keeper/guard-lease.ts';
 import { GuardSet } from '../../../../src/agent/keeper/guard-set.ts';
 import { createLastCopiesMetrics } from '../../../../src/agent/keeper/last-copies-metrics.ts';
-import { LastCopies, type NodeImage } from '../../../../src/agent/keeper/last-copies.ts';
+import { LastCopies } from '../../../../src/agent/keeper/last-copies.ts';
+import type { NodeImage } from '../../../../src/agent/keeper/node-images.ts';
 import { digestOf, type Digest } from '../../../../src/oci/digest.ts';
 import { createLogger } from '../../../../src/telemetry/logger.ts';
 import { FakeClock } from '../../../support/fake-clock.ts';
@@ -325,6 +326,23 @@ describe('LastCopies', () => {
     expect(scene.isOnDisk('app')).toBe(true);
     expect(scene.leases.heldIds).toHaveLength(1);
     expect(scene.leases.heldIds).not.toContain(before);
+  });
+
+  test('looks at nothing where nothing is wanted, once it has let go of what there was', async () => {
+    scene.pull('app', 100);
+    await scene.start();
+    expect(scene.leases.heldIds).toHaveLength(1);
+    scene.copies.apply({ ...settings, wanted: 0, policies: [] });
+    await scene.look();
+    expect(scene.leases.heldIds).toEqual([]);
+    scene.isAway = true;
+    const { polls } = scene;
+    await scene.pass(3 * pollIntervalMs);
+    expect(scene.polls).toBe(polls);
+    scene.isAway = false;
+    scene.copies.apply(settings);
+    await scene.look();
+    expect(scene.leases.heldIds).toHaveLength(1);
   });
 
   test('changes nothing while the runtime is away, and goes on when it is back', async () => {
