@@ -4,6 +4,7 @@ import {
   isServable,
   type ImagePart,
   type ImageTree,
+  type NodeBlob,
   type NodeInventory,
   type PlatformTree,
 } from '../rpc/inventory.ts';
@@ -34,6 +35,7 @@ interface MergedTree extends Omit<ImageTree, 'platforms'> {
 /** What all nodes have, put together: a pull needs blobs, wherever they are. */
 export class ClusterContent {
   readonly #inventories = new Map<string, NodeInventory>();
+  readonly #copies = new Map<Digest, { readonly node: string; readonly blob: NodeBlob }[]>();
   readonly #trees = new Map<Digest, MergedTree>();
   /** By manifest: whatever image it was read for. */
   readonly #read = new Map<Digest, PlatformTree>();
@@ -44,6 +46,11 @@ export class ClusterContent {
   add(inventory: NodeInventory): void {
     const { facts, images, trees } = inventory;
     this.#inventories.set(facts.node, inventory);
+    for (const [digest, blob] of inventory.blobs) {
+      const copies = this.#copies.get(digest);
+      if (copies === undefined) this.#copies.set(digest, [{ node: facts.node, blob }]);
+      else copies.push({ node: facts.node, blob });
+    }
     for (const registry of facts.registriesSeen) this.#registriesSeen.add(registry);
     for (const { name, ...image } of images) {
       const known = this.#names.get(name);
@@ -99,12 +106,10 @@ export class ClusterContent {
   /** Who has a part. */
   holders(part: ImagePart): PartHolders {
     const holders = { kept: [] as string[], passing: [] as string[], corrupt: [] as string[] };
-    for (const { blobs, facts } of this.#inventories.values()) {
-      const blob = blobs.get(part.digest);
-      if (blob === undefined) continue;
-      if (!isServable(part, blob)) holders.corrupt.push(facts.node);
-      else if (blob.isKept) holders.kept.push(facts.node);
-      else holders.passing.push(facts.node);
+    for (const { blob, node } of this.#copies.get(part.digest) ?? []) {
+      if (!isServable(part, blob)) holders.corrupt.push(node);
+      else if (blob.isKept) holders.kept.push(node);
+      else holders.passing.push(node);
     }
     return holders;
   }

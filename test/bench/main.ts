@@ -8,6 +8,7 @@ import { benchManifests, manifestNames } from './manifest-bench.ts';
 import { benchMemory, memoryNames } from './memory-bench.ts';
 import { benchOutages, outageNames } from './outage-bench.ts';
 import { benchPulls, pullNames } from './pull-bench.ts';
+import { benchReports, reportNames } from './report-bench.ts';
 import { renderReport } from './report.ts';
 import { benchRequests, requestNames } from './request-bench.ts';
 import type { BenchResult } from './result.ts';
@@ -29,6 +30,7 @@ const benches: readonly Bench[] = [
   { names: requestNames, run: benchRequests },
   { names: outageNames, run: benchOutages },
   { names: memoryNames, run: benchMemory },
+  { names: reportNames, run: benchReports },
   { names: keeperNames, needsRoot: true, run: benchKeeper },
 ];
 
