@@ -66,9 +66,16 @@ export class ClusterContent {
     return this.#inventories.get(node);
   }
 
-  /** Every name that some node's store has. */
-  names(): IterableIterator<string> {
-    return this.#names.keys();
+  /** Every name that some node's store has, and every tag that was confirmed to name what is here. */
+  names(): Set<string> {
+    const names = new Set(this.#names.keys());
+    for (const { observed } of this.#inventories.values()) {
+      // A last copy has no name any more where it is kept, and perhaps nowhere.
+      for (const [name, { digest }] of observed) {
+        if (this.#trees.has(digest)) names.add(name);
+      }
+    }
+    return names;
   }
 
   /** The nodes that have an image of this name. */

@@ -72,6 +72,8 @@ beforeAll(async () => {
   cluster = await startCluster(scope(), {
     nodes: ['a', 'b', 'c'],
     upstreams: { [upstream.host]: { url: upstream.url } },
+    // What is broken here has to stay broken.
+    agent: { repair: { mode: 'off' }, backfill: { mode: 'off' }, copies: { wanted: 0 } },
   });
   nodes = { a: cluster.node('a'), b: cluster.node('b'), c: cluster.node('c') };
   const [a, b, c] = [nodes.a.containerd, nodes.b.containerd, nodes.c.containerd];

@@ -12,7 +12,8 @@ import {
   Namespaces,
 } from '../../rpc/gen/containerd/services/namespaces/v1/namespace_pb.ts';
 import { methodDefinition } from '../../rpc/service-definition.ts';
-import { LAZY_SNAPSHOTTERS, type StoreSurvey, type SurveyedImage } from '../inventory/survey.ts';
+import type { StoreSurvey, SurveyedImage } from '../inventory/survey.ts';
+import { LAZY_SNAPSHOTTERS } from '../keeper/lazy-snapshotter.ts';
 import { StoreUnavailableError, type StoreCallOptions } from '../store.ts';
 import { ContainerdClient } from './containerd-client.ts';
 import type { ContainerdConnection } from './containerd-connection.ts';

@@ -14,13 +14,13 @@ import type {
   PartRole,
   PlatformTree,
 } from '../../rpc/inventory.ts';
+import { lazySnapshotterOf } from '../keeper/lazy-snapshotter.ts';
 import type { StoreCallOptions } from '../store.ts';
 import type { ManifestReader } from './manifest-reader.ts';
-import { LAZY_SNAPSHOTTERS, type StoreSurvey, type SurveyedImage } from './survey.ts';
+import type { StoreSurvey, SurveyedImage } from './survey.ts';
 
 /** An index may list indexes; nobody nests them deeper. */
 const MAX_DEPTH = 3;
-const SNAPSHOT_LABEL = 'containerd.io/gc.ref.snapshot.';
 
 /** What a walk may look at. */
 export interface WalkContext extends StoreCallOptions {
@@ -118,7 +118,7 @@ export class ImageWalker {
     ];
     const isConfigThere = config !== undefined && context.blobs.has(config.digest);
     const said = isConfigThere ? await this.#reader.platform(config.digest, context) : undefined;
-    const lazySnapshotter = lazySnapshotterOf(context.labels.get(config?.digest ?? ''));
+    const lazySnapshotter = lazySnapshotterOf(context.labels.get(config?.digest ?? '') ?? {});
     return {
       platform: place.declared ?? said,
       isDeclared: place.declared !== undefined,
@@ -173,11 +173,4 @@ function isAttestation({ annotations, platform }: Descriptor): boolean {
 
 function partOf(role: PartRole, { digest, sizeBytes, urls }: Descriptor): ImagePart {
   return { role, digest, sizeBytes, isForeign: role === 'layer' && (urls?.length ?? 0) > 0 };
-}
-
-function lazySnapshotterOf(labels: Readonly<Record<string, string>> = {}): string | undefined {
-  return Object.keys(labels)
-    .filter((key) => key.startsWith(SNAPSHOT_LABEL))
-    .map((key) => key.slice(SNAPSHOT_LABEL.length))
-    .find((name) => LAZY_SNAPSHOTTERS.has(name));
 }

@@ -117,7 +117,9 @@ export class Inventories {
       wrong.add(digest);
       this.#integrity.request(digest);
     };
-    const trees = await this.#trees(survey.images, {
+    const observed = new Map<string, TagStatement>(this.#observations.entries());
+    const targets = targetsOf(survey.images, observed.values(), blobs);
+    const trees = await this.#trees(targets, {
       blobs,
       labels: survey.labels,
       onWrong,
@@ -132,7 +134,7 @@ export class Inventories {
       blobs,
       images: imagesOf(survey, trees),
       trees,
-      observed: new Map<string, TagStatement>(this.#observations.entries()),
+      observed,
     };
   }
 
@@ -152,14 +154,9 @@ export class Inventories {
   }
 
   async #trees(
-    images: readonly SurveyedImage[],
+    targets: ReadonlyMap<Digest, Descriptor>,
     context: WalkContext,
   ): Promise<Map<Digest, ImageTree>> {
-    const targets = new Map<Digest, Descriptor>();
-    for (const image of images) {
-      const found = targetOf(image);
-      if ('target' in found) targets.set(found.target.digest, found.target);
-    }
     const trees = new Map<Digest, ImageTree>();
     const waiting = targets.values();
     const work = async (): Promise<void> => {
@@ -187,6 +184,29 @@ export class Inventories {
       registriesSeen: [...this.#observations.registries()],
     };
   }
+}
+
+/**
+ * What is to be walked: the targets of images, and what tags were confirmed to name that is here and
+ * stays, though the image of that name is gone. Nodes answer for both.
+ */
+function targetsOf(
+  images: readonly SurveyedImage[],
+  observed: Iterable<TagStatement>,
+  blobs: ReadonlyMap<Digest, NodeBlob>,
+): Map<Digest, Descriptor> {
+  const targets = new Map<Digest, Descriptor>();
+  for (const { digest, mediaType, sizeBytes } of observed) {
+    const blob = blobs.get(digest);
+    if (blob?.isKept === true && blob.sizeBytes === sizeBytes) {
+      targets.set(digest, { digest, mediaType, sizeBytes });
+    }
+  }
+  for (const image of images) {
+    const found = targetOf(image);
+    if ('target' in found) targets.set(found.target.digest, found.target);
+  }
+  return targets;
 }
 
 function withRetention(

@@ -35,12 +35,3 @@ export interface SurveyedStore {
   /** @throws StoreUnavailableError */
   survey(options?: StoreCallOptions): Promise<StoreSurvey>;
 }
-
-/** Snapshotters that mount layers without fetching them: nothing can be served of those. */
-export const LAZY_SNAPSHOTTERS: ReadonlySet<string> = new Set([
-  'stargz',
-  'nydus',
-  'soci',
-  'overlaybd',
-  'cvmfs-snapshotter',
-]);

@@ -2,7 +2,7 @@
  * Snapshotters that can fetch the files of an image when they are read. Images that they have
  * prepared need no layers in the content store.
  */
-const lazySnapshotters: ReadonlySet<string> = new Set([
+export const LAZY_SNAPSHOTTERS: ReadonlySet<string> = new Set([
   'cvmfs-snapshotter',
   'gcfs',
   'nydus',
@@ -24,5 +24,5 @@ export function lazySnapshotterOf(
   return Object.keys(configLabels)
     .filter((key) => key.startsWith(snapshotLabel))
     .map((key) => key.slice(snapshotLabel.length))
-    .find((name) => lazySnapshotters.has(name));
+    .find((name) => LAZY_SNAPSHOTTERS.has(name));
 }

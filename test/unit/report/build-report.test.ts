@@ -199,6 +199,14 @@ describe('buildReport', () => {
     expect(second.isServableByDigest).toBe(true);
   });
 
+  test('buildReport has a row for a last copy that no store names any more', async () => {
+    const keeper = a().image(name, app).forgetNames();
+    const report = await reportOf([keeper, b().observe(name, app)]);
+    expect(only(report)).toMatchObject({ image: name, verdict: 'single-copy', nodes: [] });
+    const gone = { root: digest('gone') };
+    expect((await reportOf([b().observe(name, gone)])).images).toEqual([]);
+  });
+
   test('buildReport has rows for names that nobody can ask for and records that make no sense', async () => {
     const node = a().image('import-2026-01-01', app).oddImage(name, 'it points at nothing');
     const { images } = await reportOf([node]);

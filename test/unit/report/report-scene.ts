@@ -90,6 +90,12 @@ export class Node {
     return this;
   }
 
+  /** Its images are removed, and what belongs to them is kept. */
+  forgetNames(): this {
+    this.#images.length = 0;
+    return this;
+  }
+
   hold(what: string, state: Partial<NodeBlob>): this {
     const key = what.startsWith('sha256:') ? (what as Digest) : digest(what);
     const blob = { sizeBytes: 10, isVerified: true, isCorrupt: false, isKept: true };

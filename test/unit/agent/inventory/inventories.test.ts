@@ -189,6 +189,21 @@ describe('Inventories', () => {
     expect(facts.registriesSeen).toEqual(['registry.test']);
   });
 
+  test('Inventories walk what a tag was confirmed to name as long as it stays, image or not', async () => {
+    const { store, observations, inventories } = scene();
+    const [stays, goes] = ['stays', 'goes'].map((seed) => store.addManifest(seed).target);
+    for (const target of [stays!, goes!]) {
+      observations.record(`registry.test/${target.digest.slice(-8)}:1`, {
+        ...target,
+        observedAtMs: 5,
+      });
+    }
+    store.kept = new Set([stays!.digest]);
+    const { images, trees } = await inventories.current();
+    expect(images).toEqual([]);
+    expect([...trees.keys()]).toEqual([stays!.digest]);
+  });
+
   test('Inventories walk once for all who ask within a second, and anew after it', async () => {
     const { store, clock, inventories } = scene();
     store.name(name, store.addManifest('shared').target);
