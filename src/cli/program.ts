@@ -55,6 +55,7 @@ const startSettings = [
   'registry.budgets',
   'agent.limits',
   'agent.integrity',
+  'agent.report',
   'watchdog',
 ];
 const demoSettings = ['log'];
