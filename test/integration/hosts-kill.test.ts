@@ -39,7 +39,7 @@ async function run(verb: string, { root, state }: Place, step: number): Promise<
       (error) => {
         if (error === null) resolve(false);
         else if (child.signalCode === 'SIGKILL') resolve(true);
-        else reject(error);
+        else reject(new Error('Cannot run the child', { cause: error }));
       },
     );
   });
