@@ -9,6 +9,7 @@ import type { Service } from './service-group.ts';
 
 /** Between two looks at the file; a change counts after two, milliseconds. */
 const LOOK_INTERVAL_MS = 2000;
+const NO_FILE = 'nothing to reload, there is no configuration file';
 
 /**
  * Watches the configuration of a process, as a service that begins when all others run.
@@ -29,8 +30,7 @@ export function configService(
   const { log } = dependencies;
   const metrics = createReloadMetrics(dependencies.metrics);
   if (source.paths.length === 0) {
-    const start = async (): Promise<void> =>
-      hangups.listen(() => log.info({}, 'nothing to reload, there is no configuration file'));
+    const start = async (): Promise<void> => hangups.listen(() => log.info({}, NO_FILE));
     return [{ name: 'configuration', start, stop: async () => undefined }];
   }
   const path = source.paths.join(', ');
@@ -48,7 +48,10 @@ export function configService(
       name: 'configuration',
       start: async () => {
         watch.start();
-        hangups.listen(() => watch.ask());
+        hangups.listen(() => {
+          if (source.contents.file === undefined) log.info({}, NO_FILE);
+          watch.ask();
+        });
       },
       stop: () => watch.stop(),
     },
