@@ -9,6 +9,7 @@ import type { Digest } from '../oci/digest.ts';
 import { parseDigest } from '../oci/digest.ts';
 import { safeNumber, tagToMessage } from '../rpc/agent-protocol.ts';
 import { inventoryMessages } from '../rpc/inventory-messages.ts';
+import { reachToMessage } from '../rpc/node-reach.ts';
 import { rolesOf, type Role } from '../rpc/identity.ts';
 import {
   HeldBlobSchema,
@@ -21,6 +22,7 @@ import {
   type InventoryResponse,
   type ListRequest,
   type ListResponse,
+  type ReachRequest,
   type ReadRequest,
   type ReportCorruptRequest,
   type ResolveRequest,
@@ -31,6 +33,7 @@ import type { AgentMetrics } from './agent-metrics.ts';
 import { sendBlob, writeTo } from './blob-sender.ts';
 import type { HeldContent } from './held-content.ts';
 import type { Inventories } from './inventory/inventories.ts';
+import type { Reach } from './reach.ts';
 import { RpcFailure } from './rpc-failure.ts';
 import { streamHandler, unaryHandler, type HandlerContext } from './rpc-handlers.ts';
 
@@ -48,7 +51,8 @@ export interface PeerServiceOptions {
   readonly allowedRoles?: Readonly<Record<PeerMethod, readonly Role[]>>;
 }
 
-export type PeerMethod = 'stat' | 'read' | 'resolve' | 'list' | 'reportCorrupt' | 'inventory';
+export type PeerMethod =
+  'stat' | 'read' | 'resolve' | 'list' | 'reportCorrupt' | 'inventory' | 'reach';
 
 /** What other nodes' processes may call over mutual TLS. */
 export const PEER_ROLES: Readonly<Record<PeerMethod, readonly Role[]>> = {
@@ -58,9 +62,11 @@ export const PEER_ROLES: Readonly<Record<PeerMethod, readonly Role[]>> = {
   list: ['agent'],
   reportCorrupt: ['agent', 'registry'],
   inventory: ['agent'],
+  reach: ['agent'],
 };
 
 const LIST_BATCH = 500;
+const MAX_REACHED = 4096;
 
 /** Serves what this node holds to other nodes. */
 export class PeerService {
@@ -70,6 +76,7 @@ export class PeerService {
   readonly #context: HandlerContext;
   readonly #readers: ReaderCount;
   readonly #inventories: Pick<Inventories, 'current'>;
+  readonly #reach: Pick<Reach, 'look'>;
   readonly #seldom = new Seldom({ intervalMs: 60_000, maxKeys: 1000 });
 
   constructor(
@@ -80,6 +87,7 @@ export class PeerService {
       log: HandlerContext['log'];
       readers: ReaderCount;
       inventories: Pick<Inventories, 'current'>;
+      reach: Pick<Reach, 'look'>;
     },
   ) {
     this.#options = options;
@@ -87,6 +95,7 @@ export class PeerService {
     this.#metrics = dependencies.metrics;
     this.#readers = dependencies.readers;
     this.#inventories = dependencies.inventories;
+    this.#reach = dependencies.reach;
     this.#context = { log: dependencies.log, metrics: dependencies.metrics };
   }
 
@@ -129,6 +138,15 @@ export class PeerService {
         (call: ServerWritableStream<InventoryRequest, InventoryResponse>, s) => {
           this.#authorize('inventory', call);
           return this.#inventory(call, s);
+        },
+      ),
+      reach: unaryHandler(
+        'reach',
+        context,
+        async (call: ServerUnaryCall<ReachRequest, unknown>, signal) => {
+          this.#authorize('reach', call);
+          const nodes = call.request.nodes.slice(0, MAX_REACHED);
+          return reachToMessage(await this.#reach.look(nodes, { signal }));
         },
       ),
       reportCorrupt: unaryHandler(

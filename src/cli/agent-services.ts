@@ -18,7 +18,12 @@ import { LastProof } from '../agent/last-proof.ts';
 import { LocalService } from '../agent/local-service.ts';
 import type { ObservationFile } from '../agent/observation-file.ts';
 import { Observations } from '../agent/observations.ts';
+import { PullCount, type PullSummary } from '../agent/pulls/pull-count.ts';
+import { createPullMetrics } from '../agent/pulls/pull-metrics.ts';
+import { PullWatch } from '../agent/pulls/pull-watch.ts';
+import { askRegistryLog } from '../agent/pulls/registry-log.ts';
 import { PEER_ROLES, PeerService } from '../agent/peer-service.ts';
+import { Reach } from '../agent/reach.ts';
 import { RefusedConnections } from '../agent/refused-connections.ts';
 import { RegistryWatch } from '../agent/registry-watch.ts';
 import type { ContentStore } from '../agent/store.ts';
@@ -68,6 +73,8 @@ export interface AgentService {
   readonly members: () => MembershipStatus & { readonly list: readonly Member[] };
   /** For its admin port: what is being completed. */
   readonly backfill: () => BackfillStatus | typeof BACKFILL_OFF;
+  /** For its admin port: the pulls of the last hour; undefined where they are not looked at. */
+  readonly pulls: () => PullSummary | undefined;
   /** For its admin port: what is kept; undefined where the store keeps by itself. */
   readonly copies: () => object | undefined;
   /** Further pages of the admin port. */
@@ -144,7 +151,17 @@ export function agentService(
   });
   const { chunkBytes, maxReaders, readerStallMs } = limits;
   const peerOptions = { chunkBytes, maxReaders, readerStallMs };
-  const peerParts = { content, metrics, log, readers, inventories };
+  const pulls = pullCount(config.registry, parts);
+  const reach = new Reach(
+    { selfName: self.name },
+    {
+      membership,
+      ask: ({ address, name }, digest, bounds) => pool.client(address, name).stat(digest, bounds),
+      pulls: () => pulls?.summary(),
+      clock: systemClock,
+    },
+  );
+  const peerParts = { content, metrics, log, readers, inventories, reach };
   const serverOptions = {
     windowBytes: limits.windowBytes,
     maxConcurrentStreams: limits.maxReaders + SPARE_STREAMS,
@@ -202,11 +219,13 @@ export function agentService(
       await proofs.load();
       integrity.start();
       backfill?.start();
+      pulls?.start();
       report.start();
     },
     stop: async ({ signal }) => {
       localService.endWatches();
       await backfill?.stop();
+      await pulls?.stop();
       await report.stop();
       inventories.stop();
       await Promise.all([peers.close({ signal }), local.close({ signal })]);
@@ -227,7 +246,33 @@ export function agentService(
     members: () => ({ ...membership.status(), list: membership.members() }),
     backfill: () => backfill?.status() ?? BACKFILL_OFF,
     copies: () => copies?.status(),
+    pulls: () => pulls?.summary(),
     pages: report.pages,
+  };
+}
+
+/** @returns undefined where nobody pulls by themselves, or the registry cannot be asked */
+function pullCount(
+  { admin }: Config['registry'],
+  { containerd, metrics, log }: AgentParts,
+): { start(): void; stop(): Promise<void>; summary(): PullSummary } | undefined {
+  if (containerd === undefined || admin === '') return undefined;
+  const client = new ContainerdClient(containerd);
+  const count = new PullCount({
+    client,
+    askRegistry: (digest, options) => askRegistryLog(admin, digest, options),
+    metrics: createPullMetrics(metrics),
+    clock: systemClock,
+    log,
+  });
+  const watch = new PullWatch({ client, count, clock: systemClock, log });
+  return {
+    start: () => watch.start(),
+    stop: async () => {
+      await watch.stop();
+      await count.stop();
+    },
+    summary: () => count.summary(),
   };
 }
 

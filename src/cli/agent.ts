@@ -46,6 +46,7 @@ export const runAgent: RunCommand = async (config, context) => {
         members: agent.members(),
         backfill: agent.backfill(),
         copies: agent.copies(),
+        pulls: agent.pulls(),
       }),
       ...agent.pages,
     },

@@ -196,7 +196,10 @@ export function registryService(
     checks: { upstreams: async () => firstAnswers.check() },
     pages: {
       '/status': () => registryStatus({ upstreams, savings, budget }),
-      '/decisions': (query) => ({ decisions: decisions.find(query.get('about') ?? '') }),
+      '/decisions': (query) => ({
+        decisions: decisions.find(query.get('about') ?? ''),
+        since: decisions.since,
+      }),
     },
   };
 }

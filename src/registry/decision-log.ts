@@ -35,6 +35,7 @@ export interface Decision {
 export class DecisionLog {
   readonly #maxEntries: number;
   readonly #entries: Decision[] = [];
+  readonly #startedAt = new Date().toISOString();
   #next = 0;
 
   /** @param options.maxEntries how many are kept; older ones give way */
@@ -45,6 +46,12 @@ export class DecisionLog {
   add(decision: Decision): void {
     this.#entries[this.#next] = decision;
     this.#next = (this.#next + 1) % this.#maxEntries;
+  }
+
+  /** What is remembered begins then, ISO 8601. */
+  get since(): string {
+    const oldest = this.#entries[this.#next];
+    return this.#entries.length < this.#maxEntries ? this.#startedAt : (oldest?.at ?? '');
   }
 
   /**

@@ -27,6 +27,7 @@ import {
   ListRequestSchema,
   LocateRequestSchema,
   ObserveRequestSchema,
+  ReachRequestSchema,
   ReadRequestSchema,
   ReportCorruptRequestSchema,
   ResolveRequestSchema,
@@ -38,6 +39,7 @@ import {
   type LocateResponse,
   type WatchRequest,
 } from './gen/salvor/agent/v1/agent_pb.ts';
+import { reachFromMessage, type NodeReach } from './node-reach.ts';
 import { proofToMessage, type ProofSummary } from './proof-summary.ts';
 import { roleName } from './identity.ts';
 import { readInventory } from './inventory-messages.ts';
@@ -245,6 +247,18 @@ export class AgentClient {
     const action = `Cannot ask ${this.#name} for all that it holds`;
     const stream = new CancellableStream<ListResponse>(call, action, limits.signal);
     for await (const part of stream) yield heldFromMessage(part);
+  }
+
+  /**
+   * Asks a node which of its members it can ask.
+   *
+   * @param nodes only these, by name; none: all
+   * @throws AgentError
+   */
+  async reach(nodes: readonly string[], limits: CallLimits): Promise<NodeReach> {
+    const request = create(ReachRequestSchema, { nodes: [...nodes] });
+    const action = `Cannot ask ${this.#name} whom it can reach`;
+    return reachFromMessage(await this.#unary(peerMethods.reach, request, limits, action));
   }
 
   /**

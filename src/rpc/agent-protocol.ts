@@ -29,6 +29,7 @@ export const peerMethods = {
   list: methodDefinition(Peer.method.list),
   reportCorrupt: methodDefinition(Peer.method.reportCorrupt),
   inventory: methodDefinition(Peer.method.inventory),
+  reach: methodDefinition(Peer.method.reach),
 };
 
 /** Local's methods for a grpc-js client. */

@@ -205,7 +205,7 @@ function agentServer(inventory: NodeInventory): AgentServer {
   const inventories = { current: async () => inventory };
   const service = new PeerService(
     { maxReaders: 1, chunkBytes: 64 * 1024, readerStallMs: 60_000 },
-    { content, metrics, log: silentLogger, readers, inventories },
+    { content, metrics, log: silentLogger, readers, inventories, reach: store },
   );
   return new AgentServer(
     { windowBytes, maxConcurrentStreams: 16 },

@@ -85,6 +85,7 @@ const allowed: Readonly<Record<PeerMethod, readonly Role[]>> = {
   resolve: ['agent'],
   list: ['agent'],
   inventory: ['agent'],
+  reach: ['agent'],
 };
 
 /** One call of each method. */
@@ -98,6 +99,7 @@ const calls: Readonly<
   reportCorrupt: (client, scene) => client.reportCorrupt(scene.store.add(1).digest, LIMITS),
   list: (client) => listAll(client),
   inventory: (client) => client.inventory(LIMITS),
+  reach: (client) => client.reach([], LIMITS),
 };
 
 describe('Peer over mutual TLS', () => {
@@ -120,6 +122,18 @@ describe('Peer over mutual TLS', () => {
       }
     },
   );
+
+  it('Peer tells which of its members it can ask, and how pulls went', async () => {
+    const scene = await start();
+    const client = await peerAs(scene, ['agent']);
+    const reach = await client.reach([], LIMITS);
+    expect(reach).toMatchObject({ node: 'me', pullsSeen: 3, pullsBypassed: 1 });
+    expect(Math.abs(reach.atMs - Date.now())).toBeLessThan(60_000);
+    expect(reach.members).toEqual([
+      { node: 'gone', address: '127.0.0.1:9', failure: 'Cannot ask gone' },
+    ]);
+    expect((await client.reach(['stranger'], LIMITS)).members).toEqual([]);
+  });
 
   it('Peer lists what it holds, in several messages, and what its names point at', async () => {
     const scene = await start();

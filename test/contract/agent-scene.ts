@@ -8,6 +8,7 @@ import type { KeepNotice } from '../../src/agent/keeper/image-keeper.ts';
 import { LocalService } from '../../src/agent/local-service.ts';
 import { Observations } from '../../src/agent/observations.ts';
 import { PEER_ROLES, PeerService } from '../../src/agent/peer-service.ts';
+import { Reach } from '../../src/agent/reach.ts';
 import { RegistryWatch } from '../../src/agent/registry-watch.ts';
 import type { BlobInfo, ContentStore, OpenBlob } from '../../src/agent/store.ts';
 import { Locator } from '../../src/discovery/locate.ts';
@@ -169,7 +170,18 @@ export class AgentScene implements AsyncDisposable {
       { node: 'me' },
       { store: this.store, integrity, observations, clock: systemClock },
     );
-    const peerParts = { content, metrics, log, readers: this.readers, inventories };
+    const reach = new Reach(
+      { selfName: 'me' },
+      {
+        membership: new StaticMembership([{ name: 'gone', address: '127.0.0.1:9' }]),
+        ask: async () => {
+          throw new Error('Cannot ask gone');
+        },
+        pulls: () => ({ seen: 3, bypassed: 1, examples: [] }),
+        clock: systemClock,
+      },
+    );
+    const peerParts = { content, metrics, log, readers: this.readers, inventories, reach };
     const serverOptions = { windowBytes: WINDOW_BYTES, maxConcurrentStreams: 100 };
     this.#peers = new AgentServer(serverOptions, {
       peer: new PeerService(

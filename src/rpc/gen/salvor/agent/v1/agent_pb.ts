@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file salvor/agent/v1/agent.proto.
  */
 export const file_salvor_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChtzYWx2b3IvYWdlbnQvdjEvYWdlbnQucHJvdG8SD3NhbHZvci5hZ2VudC52MSIdCgtTdGF0UmVxdWVzdBIOCgZkaWdlc3QYASABKAkiUAoMU3RhdFJlc3BvbnNlEgwKBGhlbGQYASABKAgSEgoKc2l6ZV9ieXRlcxgCIAEoAxIQCgh2ZXJpZmllZBgDIAEoCBIMCgRidXN5GAQgASgIIkkKC1JlYWRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSFAoMbGVuZ3RoX2J5dGVzGAMgASgDIkIKDFJlYWRSZXNwb25zZRISCgpzaXplX2J5dGVzGAEgASgDEgwKBGRhdGEYAiABKAwSEAoIdmVyaWZpZWQYAyABKAgiHgoOUmVzb2x2ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSKfAQoDVGFnEg4KBmRpZ2VzdBgBIAEoCRISCgptZWRpYV90eXBlGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSLwoLb2JzZXJ2ZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3JlY29yZGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJMCg9SZXNvbHZlUmVzcG9uc2USIgoEdGFncxgBIAMoCzIULnNhbHZvci5hZ2VudC52MS5UYWcSFQoNcmVnaXN0cnlfc2VlbhgCIAEoCCINCgtMaXN0UmVxdWVzdCJiCgxMaXN0UmVzcG9uc2USKAoFYmxvYnMYASADKAsyGS5zYWx2b3IuYWdlbnQudjEuSGVsZEJsb2ISKAoFbmFtZXMYAiADKAsyGS5zYWx2b3IuYWdlbnQudjEuSGVsZE5hbWUiLgoISGVsZEJsb2ISDgoGZGlnZXN0GAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMiOwoISGVsZE5hbWUSDAoEbmFtZRgBIAEoCRIhCgN0YWcYAiABKAsyFC5zYWx2b3IuYWdlbnQudjEuVGFnIiYKFFJlcG9ydENvcnJ1cHRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCSIXChVSZXBvcnRDb3JydXB0UmVzcG9uc2UiEgoQSW52ZW50b3J5UmVxdWVzdCKRAgoRSW52ZW50b3J5UmVzcG9uc2USLgoFZmFjdHMYASABKAsyHy5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5RmFjdHMSLQoFYmxvYnMYAiADKAsyHi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5QmxvYhIvCgZpbWFnZXMYAyADKAsyHy5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5SW1hZ2USLQoFdHJlZXMYBCADKAsyHi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5VHJlZRIrCghvYnNlcnZlZBgFIAMoCzIZLnNhbHZvci5hZ2VudC52MS5IZWxkTmFtZRIQCghjb21wbGV0ZRgGIAEoCCLxAQoOSW52ZW50b3J5RmFjdHMSDAoEbm9kZRgBIAEoCRINCgVzdG9yZRgCIAEoCRIXCg9ydW50aW1lX3ZlcnNpb24YAyABKAkSEwoLc25hcHNob3R0ZXIYBCABKAkSFwoPZGlzY2FyZHNfbGF5ZXJzGAUgASgIEjMKCHdhcm5pbmdzGAYgAygLMiEuc2Fsdm9yLmFnZW50LnYxLkludmVudG9yeVdhcm5pbmcSLQoJd2Fsa2VkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9yZWdpc3RyaWVzX3NlZW4YCCADKAkiMQoQSW52ZW50b3J5V2FybmluZxIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkidQoNSW52ZW50b3J5QmxvYhIOCgZkaWdlc3QYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIMCgRoZWxkGAMgASgIEhAKCHZlcmlmaWVkGAQgASgIEg8KB2NvcnJ1cHQYBSABKAgSDwoHcGFzc2luZxgGIAEoCCJlCg5JbnZlbnRvcnlJbWFnZRIMCgRuYW1lGAEgASgJEiQKBnRhcmdldBgCIAEoCzIULnNhbHZvci5hZ2VudC52MS5UYWcSDgoGaW5fdXNlGAMgASgIEg8KB3Byb2JsZW0YBCABKAkijQEKDUludmVudG9yeVRyZWUSDAoEcm9vdBgBIAEoDRISCgptZWRpYV90eXBlGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSDwoHcHJvYmxlbRgEIAEoCRI1CglwbGF0Zm9ybXMYBSADKAsyIi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5UGxhdGZvcm0i/gEKEUludmVudG9yeVBsYXRmb3JtEgoKAm9zGAEgASgJEhQKDGFyY2hpdGVjdHVyZRgCIAEoCRIPCgd2YXJpYW50GAMgASgJEhIKCm9zX3ZlcnNpb24YBCABKAkSEAoIZGVjbGFyZWQYBSABKAgSDQoFcGFydHMYBiADKA0SEgoKcGFydF9zaXplcxgHIAMoAxIPCgdpbmRleGVzGAggASgNEgwKBHJlYWQYCSABKAgSEgoKaGFzX2NvbmZpZxgKIAEoCBIPCgdmb3JlaWduGAsgAygNEg8KB3Byb2JsZW0YDCABKAkSGAoQbGF6eV9zbmFwc2hvdHRlchgNIAEoCSI4Cg1Mb2NhdGVSZXF1ZXN0EhAKBmRpZ2VzdBgBIAEoCUgAEg4KBG5hbWUYAiABKAlIAEIFCgNrZXkidwoOTG9jYXRlUmVzcG9uc2USKQoGaG9sZGVyGAEgASgLMhcuc2Fsdm9yLmFnZW50LnYxLkhvbGRlckgAEjEKB3N1bW1hcnkYAiABKAsyHi5zYWx2b3IuYWdlbnQudjEuTG9jYXRlU3VtbWFyeUgAQgcKBWV2ZW50IpYBCgZIb2xkZXISDAoEbm9kZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSEAoIdmVyaWZpZWQYBCABKAgSDAoEYnVzeRgFIAEoCBIiCgR0YWdzGAYgAygLMhQuc2Fsdm9yLmFnZW50LnYxLlRhZxIVCg1yZWdpc3RyeV9zZWVuGAcgASgIIi4KDUxvY2F0ZVN1bW1hcnkSDQoFYXNrZWQYASABKAUSDgoGZmFpbGVkGAIgASgFIkEKDk9ic2VydmVSZXF1ZXN0EgwKBG5hbWUYASABKAkSIQoDdGFnGAIgASgLMhQuc2Fsdm9yLmFnZW50LnYxLlRhZyIRCg9PYnNlcnZlUmVzcG9uc2UiJAoSQWJvcnRJbmdlc3RSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCSImChNBYm9ydEluZ2VzdFJlc3BvbnNlEg8KB2Fib3J0ZWQYASABKAUiSwoLS2VlcFJlcXVlc3QSDgoGZGlnZXN0GAEgASgJEiwKBmltYWdlcxgCIAMoCzIcLnNhbHZvci5hZ2VudC52MS5QYXNzZWRJbWFnZSIwCgtQYXNzZWRJbWFnZRIQCghtYW5pZmVzdBgBIAEoCRIPCgdpbmRleGVzGAIgAygJIiAKDEtlZXBSZXNwb25zZRIQCghyZXN0b3JlZBgBIAEoBSJGCgxXYXRjaFJlcXVlc3QSCwoDcGlkGAEgASgDEhIKCnRpbWVvdXRfbXMYAiABKAMSFQoNcHJvY2Vzc19zdGFydBgDIAEoCSIPCg1XYXRjaFJlc3BvbnNlIqsBChJSZWNvcmRQcm9vZlJlcXVlc3QSLAoIZW5kZWRfYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3Rvb2tfbXMYAiABKAMSEAoIY29tcGxldGUYAyABKAgSDgoGaW1hZ2VzGAQgASgDEhAKCHNlcnZhYmxlGAUgASgDEhMKC2RpZmZlcmVuY2VzGAYgASgDEg0KBWJ5dGVzGAcgASgDIhUKE1JlY29yZFByb29mUmVzcG9uc2Uy3QMKBFBlZXISQwoEU3RhdBIcLnNhbHZvci5hZ2VudC52MS5TdGF0UmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5TdGF0UmVzcG9uc2USRQoEUmVhZBIcLnNhbHZvci5hZ2VudC52MS5SZWFkUmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5SZWFkUmVzcG9uc2UwARJMCgdSZXNvbHZlEh8uc2Fsdm9yLmFnZW50LnYxLlJlc29sdmVSZXF1ZXN0GiAuc2Fsdm9yLmFnZW50LnYxLlJlc29sdmVSZXNwb25zZRJFCgRMaXN0Ehwuc2Fsdm9yLmFnZW50LnYxLkxpc3RSZXF1ZXN0Gh0uc2Fsdm9yLmFnZW50LnYxLkxpc3RSZXNwb25zZTABEl4KDVJlcG9ydENvcnJ1cHQSJS5zYWx2b3IuYWdlbnQudjEuUmVwb3J0Q29ycnVwdFJlcXVlc3QaJi5zYWx2b3IuYWdlbnQudjEuUmVwb3J0Q29ycnVwdFJlc3BvbnNlElQKCUludmVudG9yeRIhLnNhbHZvci5hZ2VudC52MS5JbnZlbnRvcnlSZXF1ZXN0GiIuc2Fsdm9yLmFnZW50LnYxLkludmVudG9yeVJlc3BvbnNlMAEy5QMKBUxvY2FsEksKBkxvY2F0ZRIeLnNhbHZvci5hZ2VudC52MS5Mb2NhdGVSZXF1ZXN0Gh8uc2Fsdm9yLmFnZW50LnYxLkxvY2F0ZVJlc3BvbnNlMAESTAoHT2JzZXJ2ZRIfLnNhbHZvci5hZ2VudC52MS5PYnNlcnZlUmVxdWVzdBogLnNhbHZvci5hZ2VudC52MS5PYnNlcnZlUmVzcG9uc2USWAoLQWJvcnRJbmdlc3QSIy5zYWx2b3IuYWdlbnQudjEuQWJvcnRJbmdlc3RSZXF1ZXN0GiQuc2Fsdm9yLmFnZW50LnYxLkFib3J0SW5nZXN0UmVzcG9uc2USQwoES2VlcBIcLnNhbHZvci5hZ2VudC52MS5LZWVwUmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5LZWVwUmVzcG9uc2USSAoFV2F0Y2gSHS5zYWx2b3IuYWdlbnQudjEuV2F0Y2hSZXF1ZXN0Gh4uc2Fsdm9yLmFnZW50LnYxLldhdGNoUmVzcG9uc2UoARJYCgtSZWNvcmRQcm9vZhIjLnNhbHZvci5hZ2VudC52MS5SZWNvcmRQcm9vZlJlcXVlc3QaJC5zYWx2b3IuYWdlbnQudjEuUmVjb3JkUHJvb2ZSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChtzYWx2b3IvYWdlbnQvdjEvYWdlbnQucHJvdG8SD3NhbHZvci5hZ2VudC52MSIdCgtTdGF0UmVxdWVzdBIOCgZkaWdlc3QYASABKAkiUAoMU3RhdFJlc3BvbnNlEgwKBGhlbGQYASABKAgSEgoKc2l6ZV9ieXRlcxgCIAEoAxIQCgh2ZXJpZmllZBgDIAEoCBIMCgRidXN5GAQgASgIIkkKC1JlYWRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSFAoMbGVuZ3RoX2J5dGVzGAMgASgDIkIKDFJlYWRSZXNwb25zZRISCgpzaXplX2J5dGVzGAEgASgDEgwKBGRhdGEYAiABKAwSEAoIdmVyaWZpZWQYAyABKAgiHgoOUmVzb2x2ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSKfAQoDVGFnEg4KBmRpZ2VzdBgBIAEoCRISCgptZWRpYV90eXBlGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSLwoLb2JzZXJ2ZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3JlY29yZGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJMCg9SZXNvbHZlUmVzcG9uc2USIgoEdGFncxgBIAMoCzIULnNhbHZvci5hZ2VudC52MS5UYWcSFQoNcmVnaXN0cnlfc2VlbhgCIAEoCCINCgtMaXN0UmVxdWVzdCJiCgxMaXN0UmVzcG9uc2USKAoFYmxvYnMYASADKAsyGS5zYWx2b3IuYWdlbnQudjEuSGVsZEJsb2ISKAoFbmFtZXMYAiADKAsyGS5zYWx2b3IuYWdlbnQudjEuSGVsZE5hbWUiLgoISGVsZEJsb2ISDgoGZGlnZXN0GAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMiOwoISGVsZE5hbWUSDAoEbmFtZRgBIAEoCRIhCgN0YWcYAiABKAsyFC5zYWx2b3IuYWdlbnQudjEuVGFnIiYKFFJlcG9ydENvcnJ1cHRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCSIXChVSZXBvcnRDb3JydXB0UmVzcG9uc2UiHQoMUmVhY2hSZXF1ZXN0Eg0KBW5vZGVzGAEgAygJIqIBCg1SZWFjaFJlc3BvbnNlEgwKBG5vZGUYASABKAkSJgoCYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KB21lbWJlcnMYAyADKAsyHi5zYWx2b3IuYWdlbnQudjEuUmVhY2hlZE1lbWJlchISCgpwdWxsc19zZWVuGAQgASgDEhYKDnB1bGxzX2J5cGFzc2VkGAUgASgDIj8KDVJlYWNoZWRNZW1iZXISDAoEbm9kZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEg8KB2ZhaWx1cmUYAyABKAkiEgoQSW52ZW50b3J5UmVxdWVzdCKRAgoRSW52ZW50b3J5UmVzcG9uc2USLgoFZmFjdHMYASABKAsyHy5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5RmFjdHMSLQoFYmxvYnMYAiADKAsyHi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5QmxvYhIvCgZpbWFnZXMYAyADKAsyHy5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5SW1hZ2USLQoFdHJlZXMYBCADKAsyHi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5VHJlZRIrCghvYnNlcnZlZBgFIAMoCzIZLnNhbHZvci5hZ2VudC52MS5IZWxkTmFtZRIQCghjb21wbGV0ZRgGIAEoCCLxAQoOSW52ZW50b3J5RmFjdHMSDAoEbm9kZRgBIAEoCRINCgVzdG9yZRgCIAEoCRIXCg9ydW50aW1lX3ZlcnNpb24YAyABKAkSEwoLc25hcHNob3R0ZXIYBCABKAkSFwoPZGlzY2FyZHNfbGF5ZXJzGAUgASgIEjMKCHdhcm5pbmdzGAYgAygLMiEuc2Fsdm9yLmFnZW50LnYxLkludmVudG9yeVdhcm5pbmcSLQoJd2Fsa2VkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9yZWdpc3RyaWVzX3NlZW4YCCADKAkiMQoQSW52ZW50b3J5V2FybmluZxIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkidQoNSW52ZW50b3J5QmxvYhIOCgZkaWdlc3QYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIMCgRoZWxkGAMgASgIEhAKCHZlcmlmaWVkGAQgASgIEg8KB2NvcnJ1cHQYBSABKAgSDwoHcGFzc2luZxgGIAEoCCJlCg5JbnZlbnRvcnlJbWFnZRIMCgRuYW1lGAEgASgJEiQKBnRhcmdldBgCIAEoCzIULnNhbHZvci5hZ2VudC52MS5UYWcSDgoGaW5fdXNlGAMgASgIEg8KB3Byb2JsZW0YBCABKAkijQEKDUludmVudG9yeVRyZWUSDAoEcm9vdBgBIAEoDRISCgptZWRpYV90eXBlGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSDwoHcHJvYmxlbRgEIAEoCRI1CglwbGF0Zm9ybXMYBSADKAsyIi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5UGxhdGZvcm0i/gEKEUludmVudG9yeVBsYXRmb3JtEgoKAm9zGAEgASgJEhQKDGFyY2hpdGVjdHVyZRgCIAEoCRIPCgd2YXJpYW50GAMgASgJEhIKCm9zX3ZlcnNpb24YBCABKAkSEAoIZGVjbGFyZWQYBSABKAgSDQoFcGFydHMYBiADKA0SEgoKcGFydF9zaXplcxgHIAMoAxIPCgdpbmRleGVzGAggASgNEgwKBHJlYWQYCSABKAgSEgoKaGFzX2NvbmZpZxgKIAEoCBIPCgdmb3JlaWduGAsgAygNEg8KB3Byb2JsZW0YDCABKAkSGAoQbGF6eV9zbmFwc2hvdHRlchgNIAEoCSI4Cg1Mb2NhdGVSZXF1ZXN0EhAKBmRpZ2VzdBgBIAEoCUgAEg4KBG5hbWUYAiABKAlIAEIFCgNrZXkidwoOTG9jYXRlUmVzcG9uc2USKQoGaG9sZGVyGAEgASgLMhcuc2Fsdm9yLmFnZW50LnYxLkhvbGRlckgAEjEKB3N1bW1hcnkYAiABKAsyHi5zYWx2b3IuYWdlbnQudjEuTG9jYXRlU3VtbWFyeUgAQgcKBWV2ZW50IpYBCgZIb2xkZXISDAoEbm9kZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSEAoIdmVyaWZpZWQYBCABKAgSDAoEYnVzeRgFIAEoCBIiCgR0YWdzGAYgAygLMhQuc2Fsdm9yLmFnZW50LnYxLlRhZxIVCg1yZWdpc3RyeV9zZWVuGAcgASgIIi4KDUxvY2F0ZVN1bW1hcnkSDQoFYXNrZWQYASABKAUSDgoGZmFpbGVkGAIgASgFIkEKDk9ic2VydmVSZXF1ZXN0EgwKBG5hbWUYASABKAkSIQoDdGFnGAIgASgLMhQuc2Fsdm9yLmFnZW50LnYxLlRhZyIRCg9PYnNlcnZlUmVzcG9uc2UiJAoSQWJvcnRJbmdlc3RSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCSImChNBYm9ydEluZ2VzdFJlc3BvbnNlEg8KB2Fib3J0ZWQYASABKAUiSwoLS2VlcFJlcXVlc3QSDgoGZGlnZXN0GAEgASgJEiwKBmltYWdlcxgCIAMoCzIcLnNhbHZvci5hZ2VudC52MS5QYXNzZWRJbWFnZSIwCgtQYXNzZWRJbWFnZRIQCghtYW5pZmVzdBgBIAEoCRIPCgdpbmRleGVzGAIgAygJIiAKDEtlZXBSZXNwb25zZRIQCghyZXN0b3JlZBgBIAEoBSJGCgxXYXRjaFJlcXVlc3QSCwoDcGlkGAEgASgDEhIKCnRpbWVvdXRfbXMYAiABKAMSFQoNcHJvY2Vzc19zdGFydBgDIAEoCSIPCg1XYXRjaFJlc3BvbnNlIqsBChJSZWNvcmRQcm9vZlJlcXVlc3QSLAoIZW5kZWRfYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3Rvb2tfbXMYAiABKAMSEAoIY29tcGxldGUYAyABKAgSDgoGaW1hZ2VzGAQgASgDEhAKCHNlcnZhYmxlGAUgASgDEhMKC2RpZmZlcmVuY2VzGAYgASgDEg0KBWJ5dGVzGAcgASgDIhUKE1JlY29yZFByb29mUmVzcG9uc2UypQQKBFBlZXISQwoEU3RhdBIcLnNhbHZvci5hZ2VudC52MS5TdGF0UmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5TdGF0UmVzcG9uc2USRQoEUmVhZBIcLnNhbHZvci5hZ2VudC52MS5SZWFkUmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5SZWFkUmVzcG9uc2UwARJMCgdSZXNvbHZlEh8uc2Fsdm9yLmFnZW50LnYxLlJlc29sdmVSZXF1ZXN0GiAuc2Fsdm9yLmFnZW50LnYxLlJlc29sdmVSZXNwb25zZRJFCgRMaXN0Ehwuc2Fsdm9yLmFnZW50LnYxLkxpc3RSZXF1ZXN0Gh0uc2Fsdm9yLmFnZW50LnYxLkxpc3RSZXNwb25zZTABEl4KDVJlcG9ydENvcnJ1cHQSJS5zYWx2b3IuYWdlbnQudjEuUmVwb3J0Q29ycnVwdFJlcXVlc3QaJi5zYWx2b3IuYWdlbnQudjEuUmVwb3J0Q29ycnVwdFJlc3BvbnNlElQKCUludmVudG9yeRIhLnNhbHZvci5hZ2VudC52MS5JbnZlbnRvcnlSZXF1ZXN0GiIuc2Fsdm9yLmFnZW50LnYxLkludmVudG9yeVJlc3BvbnNlMAESRgoFUmVhY2gSHS5zYWx2b3IuYWdlbnQudjEuUmVhY2hSZXF1ZXN0Gh4uc2Fsdm9yLmFnZW50LnYxLlJlYWNoUmVzcG9uc2Uy5QMKBUxvY2FsEksKBkxvY2F0ZRIeLnNhbHZvci5hZ2VudC52MS5Mb2NhdGVSZXF1ZXN0Gh8uc2Fsdm9yLmFnZW50LnYxLkxvY2F0ZVJlc3BvbnNlMAESTAoHT2JzZXJ2ZRIfLnNhbHZvci5hZ2VudC52MS5PYnNlcnZlUmVxdWVzdBogLnNhbHZvci5hZ2VudC52MS5PYnNlcnZlUmVzcG9uc2USWAoLQWJvcnRJbmdlc3QSIy5zYWx2b3IuYWdlbnQudjEuQWJvcnRJbmdlc3RSZXF1ZXN0GiQuc2Fsdm9yLmFnZW50LnYxLkFib3J0SW5nZXN0UmVzcG9uc2USQwoES2VlcBIcLnNhbHZvci5hZ2VudC52MS5LZWVwUmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5LZWVwUmVzcG9uc2USSAoFV2F0Y2gSHS5zYWx2b3IuYWdlbnQudjEuV2F0Y2hSZXF1ZXN0Gh4uc2Fsdm9yLmFnZW50LnYxLldhdGNoUmVzcG9uc2UoARJYCgtSZWNvcmRQcm9vZhIjLnNhbHZvci5hZ2VudC52MS5SZWNvcmRQcm9vZlJlcXVlc3QaJC5zYWx2b3IuYWdlbnQudjEuUmVjb3JkUHJvb2ZSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message salvor.agent.v1.StatRequest
@@ -334,6 +334,96 @@ export const ReportCorruptResponseSchema: GenMessage<ReportCorruptResponse> = /*
   messageDesc(file_salvor_agent_v1_agent, 12);
 
 /**
+ * @generated from message salvor.agent.v1.ReachRequest
+ */
+export type ReachRequest = Message<"salvor.agent.v1.ReachRequest"> & {
+  /**
+   * Names of the members to be asked; none: all that the node knows. Others are not asked, and are
+   * not in the answer.
+   *
+   * @generated from field: repeated string nodes = 1;
+   */
+  nodes: string[];
+};
+
+/**
+ * Describes the message salvor.agent.v1.ReachRequest.
+ * Use `create(ReachRequestSchema)` to create a new message.
+ */
+export const ReachRequestSchema: GenMessage<ReachRequest> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 13);
+
+/**
+ * @generated from message salvor.agent.v1.ReachResponse
+ */
+export type ReachResponse = Message<"salvor.agent.v1.ReachResponse"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * The time by the node's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp at = 2;
+   */
+  at?: Timestamp | undefined;
+
+  /**
+   * @generated from field: repeated salvor.agent.v1.ReachedMember members = 3;
+   */
+  members: ReachedMember[];
+
+  /**
+   * Pulls of the node's runtime in the last hour that its registry saw, and that it did not.
+   *
+   * @generated from field: int64 pulls_seen = 4;
+   */
+  pullsSeen: bigint;
+
+  /**
+   * @generated from field: int64 pulls_bypassed = 5;
+   */
+  pullsBypassed: bigint;
+};
+
+/**
+ * Describes the message salvor.agent.v1.ReachResponse.
+ * Use `create(ReachResponseSchema)` to create a new message.
+ */
+export const ReachResponseSchema: GenMessage<ReachResponse> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 14);
+
+/**
+ * @generated from message salvor.agent.v1.ReachedMember
+ */
+export type ReachedMember = Message<"salvor.agent.v1.ReachedMember"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * @generated from field: string address = 2;
+   */
+  address: string;
+
+  /**
+   * Empty when it answered.
+   *
+   * @generated from field: string failure = 3;
+   */
+  failure: string;
+};
+
+/**
+ * Describes the message salvor.agent.v1.ReachedMember.
+ * Use `create(ReachedMemberSchema)` to create a new message.
+ */
+export const ReachedMemberSchema: GenMessage<ReachedMember> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 15);
+
+/**
  * @generated from message salvor.agent.v1.InventoryRequest
  */
 export type InventoryRequest = Message<"salvor.agent.v1.InventoryRequest"> & {
@@ -344,7 +434,7 @@ export type InventoryRequest = Message<"salvor.agent.v1.InventoryRequest"> & {
  * Use `create(InventoryRequestSchema)` to create a new message.
  */
 export const InventoryRequestSchema: GenMessage<InventoryRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 13);
+  messageDesc(file_salvor_agent_v1_agent, 16);
 
 /**
  * @generated from message salvor.agent.v1.InventoryResponse
@@ -388,7 +478,7 @@ export type InventoryResponse = Message<"salvor.agent.v1.InventoryResponse"> & {
  * Use `create(InventoryResponseSchema)` to create a new message.
  */
 export const InventoryResponseSchema: GenMessage<InventoryResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 14);
+  messageDesc(file_salvor_agent_v1_agent, 17);
 
 /**
  * @generated from message salvor.agent.v1.InventoryFacts
@@ -450,7 +540,7 @@ export type InventoryFacts = Message<"salvor.agent.v1.InventoryFacts"> & {
  * Use `create(InventoryFactsSchema)` to create a new message.
  */
 export const InventoryFactsSchema: GenMessage<InventoryFacts> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 15);
+  messageDesc(file_salvor_agent_v1_agent, 18);
 
 /**
  * Something about the node that keeps images from being served.
@@ -476,7 +566,7 @@ export type InventoryWarning = Message<"salvor.agent.v1.InventoryWarning"> & {
  * Use `create(InventoryWarningSchema)` to create a new message.
  */
 export const InventoryWarningSchema: GenMessage<InventoryWarning> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 16);
+  messageDesc(file_salvor_agent_v1_agent, 19);
 
 /**
  * A digest that is held, or that an image needs. Other messages refer to it by its place in the
@@ -529,7 +619,7 @@ export type InventoryBlob = Message<"salvor.agent.v1.InventoryBlob"> & {
  * Use `create(InventoryBlobSchema)` to create a new message.
  */
 export const InventoryBlobSchema: GenMessage<InventoryBlob> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 17);
+  messageDesc(file_salvor_agent_v1_agent, 20);
 
 /**
  * @generated from message salvor.agent.v1.InventoryImage
@@ -567,7 +657,7 @@ export type InventoryImage = Message<"salvor.agent.v1.InventoryImage"> & {
  * Use `create(InventoryImageSchema)` to create a new message.
  */
 export const InventoryImageSchema: GenMessage<InventoryImage> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 18);
+  messageDesc(file_salvor_agent_v1_agent, 21);
 
 /**
  * What the target of an image leads to.
@@ -606,7 +696,7 @@ export type InventoryTree = Message<"salvor.agent.v1.InventoryTree"> & {
  * Use `create(InventoryTreeSchema)` to create a new message.
  */
 export const InventoryTreeSchema: GenMessage<InventoryTree> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 19);
+  messageDesc(file_salvor_agent_v1_agent, 22);
 
 /**
  * @generated from message salvor.agent.v1.InventoryPlatform
@@ -697,7 +787,7 @@ export type InventoryPlatform = Message<"salvor.agent.v1.InventoryPlatform"> & {
  * Use `create(InventoryPlatformSchema)` to create a new message.
  */
 export const InventoryPlatformSchema: GenMessage<InventoryPlatform> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 20);
+  messageDesc(file_salvor_agent_v1_agent, 23);
 
 /**
  * @generated from message salvor.agent.v1.LocateRequest
@@ -726,7 +816,7 @@ export type LocateRequest = Message<"salvor.agent.v1.LocateRequest"> & {
  * Use `create(LocateRequestSchema)` to create a new message.
  */
 export const LocateRequestSchema: GenMessage<LocateRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 21);
+  messageDesc(file_salvor_agent_v1_agent, 24);
 
 /**
  * @generated from message salvor.agent.v1.LocateResponse
@@ -755,7 +845,7 @@ export type LocateResponse = Message<"salvor.agent.v1.LocateResponse"> & {
  * Use `create(LocateResponseSchema)` to create a new message.
  */
 export const LocateResponseSchema: GenMessage<LocateResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 22);
+  messageDesc(file_salvor_agent_v1_agent, 25);
 
 /**
  * A node that answered, and what it said.
@@ -808,7 +898,7 @@ export type Holder = Message<"salvor.agent.v1.Holder"> & {
  * Use `create(HolderSchema)` to create a new message.
  */
 export const HolderSchema: GenMessage<Holder> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 23);
+  messageDesc(file_salvor_agent_v1_agent, 26);
 
 /**
  * @generated from message salvor.agent.v1.LocateSummary
@@ -832,7 +922,7 @@ export type LocateSummary = Message<"salvor.agent.v1.LocateSummary"> & {
  * Use `create(LocateSummarySchema)` to create a new message.
  */
 export const LocateSummarySchema: GenMessage<LocateSummary> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 24);
+  messageDesc(file_salvor_agent_v1_agent, 27);
 
 /**
  * @generated from message salvor.agent.v1.ObserveRequest
@@ -854,7 +944,7 @@ export type ObserveRequest = Message<"salvor.agent.v1.ObserveRequest"> & {
  * Use `create(ObserveRequestSchema)` to create a new message.
  */
 export const ObserveRequestSchema: GenMessage<ObserveRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 25);
+  messageDesc(file_salvor_agent_v1_agent, 28);
 
 /**
  * @generated from message salvor.agent.v1.ObserveResponse
@@ -867,7 +957,7 @@ export type ObserveResponse = Message<"salvor.agent.v1.ObserveResponse"> & {
  * Use `create(ObserveResponseSchema)` to create a new message.
  */
 export const ObserveResponseSchema: GenMessage<ObserveResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 26);
+  messageDesc(file_salvor_agent_v1_agent, 29);
 
 /**
  * @generated from message salvor.agent.v1.AbortIngestRequest
@@ -884,7 +974,7 @@ export type AbortIngestRequest = Message<"salvor.agent.v1.AbortIngestRequest"> &
  * Use `create(AbortIngestRequestSchema)` to create a new message.
  */
 export const AbortIngestRequestSchema: GenMessage<AbortIngestRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 27);
+  messageDesc(file_salvor_agent_v1_agent, 30);
 
 /**
  * @generated from message salvor.agent.v1.AbortIngestResponse
@@ -903,7 +993,7 @@ export type AbortIngestResponse = Message<"salvor.agent.v1.AbortIngestResponse">
  * Use `create(AbortIngestResponseSchema)` to create a new message.
  */
 export const AbortIngestResponseSchema: GenMessage<AbortIngestResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 28);
+  messageDesc(file_salvor_agent_v1_agent, 31);
 
 /**
  * @generated from message salvor.agent.v1.KeepRequest
@@ -930,7 +1020,7 @@ export type KeepRequest = Message<"salvor.agent.v1.KeepRequest"> & {
  * Use `create(KeepRequestSchema)` to create a new message.
  */
 export const KeepRequestSchema: GenMessage<KeepRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 29);
+  messageDesc(file_salvor_agent_v1_agent, 32);
 
 /**
  * An image whose manifest has passed through the registry.
@@ -956,7 +1046,7 @@ export type PassedImage = Message<"salvor.agent.v1.PassedImage"> & {
  * Use `create(PassedImageSchema)` to create a new message.
  */
 export const PassedImageSchema: GenMessage<PassedImage> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 30);
+  messageDesc(file_salvor_agent_v1_agent, 33);
 
 /**
  * @generated from message salvor.agent.v1.KeepResponse
@@ -975,7 +1065,7 @@ export type KeepResponse = Message<"salvor.agent.v1.KeepResponse"> & {
  * Use `create(KeepResponseSchema)` to create a new message.
  */
 export const KeepResponseSchema: GenMessage<KeepResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 31);
+  messageDesc(file_salvor_agent_v1_agent, 34);
 
 /**
  * @generated from message salvor.agent.v1.WatchRequest
@@ -1007,7 +1097,7 @@ export type WatchRequest = Message<"salvor.agent.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 32);
+  messageDesc(file_salvor_agent_v1_agent, 35);
 
 /**
  * @generated from message salvor.agent.v1.WatchResponse
@@ -1020,7 +1110,7 @@ export type WatchResponse = Message<"salvor.agent.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 33);
+  messageDesc(file_salvor_agent_v1_agent, 36);
 
 /**
  * @generated from message salvor.agent.v1.RecordProofRequest
@@ -1078,7 +1168,7 @@ export type RecordProofRequest = Message<"salvor.agent.v1.RecordProofRequest"> &
  * Use `create(RecordProofRequestSchema)` to create a new message.
  */
 export const RecordProofRequestSchema: GenMessage<RecordProofRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 34);
+  messageDesc(file_salvor_agent_v1_agent, 37);
 
 /**
  * @generated from message salvor.agent.v1.RecordProofResponse
@@ -1091,7 +1181,7 @@ export type RecordProofResponse = Message<"salvor.agent.v1.RecordProofResponse">
  * Use `create(RecordProofResponseSchema)` to create a new message.
  */
 export const RecordProofResponseSchema: GenMessage<RecordProofResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 35);
+  messageDesc(file_salvor_agent_v1_agent, 38);
 
 /**
  * Read access to the content that one node holds.
@@ -1160,6 +1250,16 @@ export const Peer: GenService<{
     methodKind: "server_streaming";
     input: typeof InventoryRequestSchema;
     output: typeof InventoryResponseSchema;
+  },
+  /**
+   * Which of its members this node can ask, for people who look for what is wrong.
+   *
+   * @generated from rpc salvor.agent.v1.Peer.Reach
+   */
+  reach: {
+    methodKind: "unary";
+    input: typeof ReachRequestSchema;
+    output: typeof ReachResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_salvor_agent_v1_agent, 0);

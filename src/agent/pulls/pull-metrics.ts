@@ -1,0 +1,21 @@
+import { Counter, type Registry } from 'prom-client';
+
+/** Counts of a node's pulls. No image is ever a label. */
+export type PullMetrics = ReturnType<typeof createPullMetrics>;
+
+/** Registers them. */
+export function createPullMetrics(register: Registry) {
+  const registers = [register];
+  return {
+    seen: new Counter({
+      name: 'salvor_agent_pulls_seen_total',
+      help: 'New images that the runtime pulled through the registry of this node.',
+      registers,
+    }),
+    bypassed: new Counter({
+      name: 'salvor_agent_pulls_bypassed_total',
+      help: 'New images that the runtime pulled without asking the registry of this node.',
+      registers,
+    }),
+  };
+}

@@ -1,0 +1,35 @@
+/** What the registry of this node remembers of the requests for a digest. */
+export interface RegistryMemory {
+  /** It was asked for the digest. */
+  readonly isKnown: boolean;
+  /** What it remembers begins then, milliseconds since the epoch; what came before is forgotten. */
+  readonly sinceMs: number;
+}
+
+const TIMEOUT_MS = 3000;
+
+/**
+ * Asks the registry of this node, on its admin port, whether containerd has asked for a digest.
+ *
+ * @param admin "host:port"
+ * @throws when it does not answer, or is too old to say
+ */
+export async function askRegistryLog(
+  admin: string,
+  digest: string,
+  { signal }: { readonly signal: AbortSignal },
+): Promise<RegistryMemory> {
+  const url = `http://${admin}/decisions?about=${encodeURIComponent(digest)}`;
+  const response = await fetch(url, {
+    signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
+  });
+  const { decisions, since } = (await response.json()) as {
+    readonly decisions?: readonly unknown[];
+    readonly since?: string;
+  };
+  const sinceMs = Date.parse(since ?? '');
+  if (decisions === undefined || Number.isNaN(sinceMs)) {
+    throw new Error(`Cannot learn from ${admin} what was asked for: status ${response.status}`);
+  }
+  return { isKnown: decisions.length > 0, sinceMs };
+}
