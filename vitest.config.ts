@@ -29,6 +29,7 @@ export default defineConfig({
         test: {
           name: 'chart',
           include: ['test/chart/**/*.test.ts'],
+          globalSetup: ['test/support/global-teardown.ts'],
           testTimeout: 30_000,
         },
       },

@@ -144,6 +144,7 @@ function properties(alerts: readonly string[]): Record<string, JsonSchema> {
       waitTimeout: { type: 'string', pattern: '^[0-9]+(ms|s|m)$' },
       sharePercent: { type: 'integer', minimum: 0, maximum: 100 },
       extraArgs: texts,
+      extraVolumeMounts: passedList,
       resources,
       securityContext: passed,
     }),
