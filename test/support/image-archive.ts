@@ -22,7 +22,7 @@ export async function writeImageArchive(
     tar.entry({ name: `blobs/${name.replace(':', '/')}` }, bytes);
   }
   tar.finalize();
-  await writeFile(options.path, await buffer(tar as unknown as AsyncIterable<Buffer>));
+  await writeFile(options.path, await buffer(tar));
 }
 
 async function filesOf(image: Image): Promise<{ digest: string; bytes: Buffer }[]> {
