@@ -95,7 +95,7 @@ function registerMetrics(
     'How long ago the last proof ended.',
     ({ endedAtMs }) => Math.max(0, sources.nowMs() - endedAtMs) / 1000,
   );
-  show('complete', 'Whether the last proof was not stopped before its end: 1, else 0.', (proof) =>
+  show('complete', 'Whether the last proof came to its end: 1, else 0.', (proof) =>
     proof.isComplete ? 1 : 0,
   );
   show(

@@ -60,7 +60,7 @@ export function nodeMembership(
     { isSelf, maxMembers: MAX_MEMBERS },
     { clock: systemClock, log, file, onChange: dependencies.onChange },
   );
-  const troubles = registerMetrics(dependencies.metrics, list);
+  const troubles = createMembershipMetrics(dependencies.metrics, list);
   const feedParts = { listen, list, log, onTrouble: (kind: string) => troubles.inc({ kind }) };
   let current = config.agent.members;
   let feed: Feed | undefined;
@@ -138,7 +138,15 @@ function startFeed(
   return feed;
 }
 
-function registerMetrics(register: Registry, list: MemberList): Counter<'kind'> {
+/**
+ * Registers the metrics of membership.
+ *
+ * @returns the counter of failures to learn who the members are
+ */
+export function createMembershipMetrics(
+  register: Registry,
+  list: Pick<MemberList, 'status'>,
+): Counter<'kind'> {
   const registers = [register];
   const gauges: readonly [string, string, (status: MembershipStatus) => number | undefined][] = [
     ['salvor_agent_members', 'Other nodes that this agent knows of.', ({ count }) => count],
@@ -149,7 +157,7 @@ function registerMetrics(register: Registry, list: MemberList): Counter<'kind'> 
     ],
     [
       'salvor_agent_members_confirmed_timestamp_seconds',
-      'When the source of the list of members last said that it holds, since the epoch; 0: never.',
+      'When the list of members was last confirmed, in seconds since the epoch; 0: never.',
       ({ source, confirmedAtMs }) =>
         (source === 'static' ? Date.now() : (confirmedAtMs ?? 0)) / 1000,
     ],

@@ -160,7 +160,8 @@ function describe({ leaf, roles, authorities }: IdentityFacts): Record<string, u
   };
 }
 
-function createIdentityMetrics(register: Registry) {
+/** Registers the metrics of this process's identity. */
+export function createIdentityMetrics(register: Registry) {
   const registers = [register];
   const leaf = new Gauge({
     name: 'salvor_tls_certificate_not_after_timestamp_seconds',
@@ -169,7 +170,7 @@ function createIdentityMetrics(register: Registry) {
   });
   const authority = new Gauge({
     name: 'salvor_tls_authority_not_after_timestamp_seconds',
-    help: 'When the last of the authorities that this process trusts ends, as above.',
+    help: 'When the last authority that this process trusts ends, in seconds since the epoch; 0: none.',
     registers,
   });
   const authorities = new Gauge({

@@ -11,6 +11,27 @@ export interface BodyStream {
   cancel(): void;
 }
 
+/** Why a client got what it got, in a word: for the log and the metrics. */
+export type AnswerDecision =
+  | 'upstream'
+  | 'peer'
+  | 'memory'
+  | 'offline_tag'
+  | 'refused_upstream'
+  | 'missing'
+  | 'unavailable'
+  | 'rate_limited'
+  | 'forbidden_address'
+  | 'busy'
+  | 'bypass'
+  | 'not_allowed'
+  | 'unsupported'
+  | 'bad_request'
+  | 'bad_range'
+  | 'bad_method'
+  | 'unreadable'
+  | 'base';
+
 /** What a client gets: status, headers and a body, which HEAD leaves out. */
 export interface Answer {
   readonly status: number;
@@ -19,7 +40,7 @@ export interface Answer {
   /** For the log line: who served it. */
   readonly source?: () => string;
   /** For the log line: why, in a word. */
-  readonly decision: string;
+  readonly decision: AnswerDecision;
   /** What the client is told, where it is an error of this mirror's own. */
   readonly error?: string;
 }
@@ -33,7 +54,7 @@ export function errorAnswer(
   status: number,
   error: { readonly code: OciErrorCode; readonly message: string; readonly detail?: unknown },
   options: {
-    readonly decision: string;
+    readonly decision: AnswerDecision;
     readonly headers?: Readonly<Record<string, string | string[]>>;
   },
 ): Answer {

@@ -3,7 +3,12 @@ import type { Digest } from '../oci/digest.ts';
 import type { ManifestReference } from '../oci/path.ts';
 import { tagName } from '../oci/reference.ts';
 import type { LocateSummary } from '../rpc/agent-client.ts';
-import { OBSERVED_AT_HEADER, SOURCE_HEADER, type Answer } from './answer.ts';
+import {
+  OBSERVED_AT_HEADER,
+  SOURCE_HEADER,
+  type Answer,
+  type AnswerDecision,
+} from './answer.ts';
 import { outcomeOf } from './blob-fetch.ts';
 import type { Budgets } from './budgets.ts';
 import { BusyError, type ByteBudget } from './byte-budget.ts';
@@ -307,7 +312,7 @@ export class ManifestPull {
   #described(
     request: PullRequest,
     manifest: Omit<UpstreamManifest, 'kind' | 'confirmedAtMs'>,
-    origin: { source: string; decision: string; observedAtMs?: number | undefined },
+    origin: { source: string; decision: AnswerDecision; observedAtMs?: number | undefined },
   ): Answer {
     const { digest, mediaType, sizeBytes, bytes } = manifest;
     const { source, decision, observedAtMs } = origin;

@@ -19,8 +19,8 @@ export function createMetricsRegistry(options: MetricsOptions): Registry {
   new Gauge({
     name: 'salvor_build_info',
     help: 'Which build is running, as labels; always 1.',
-    labelNames: ['version', 'role', 'node'],
+    labelNames: ['version', 'role', 'nodejs'],
     registers: [registry],
-  }).set({ version: options.version, role: options.role, node: process.version }, 1);
+  }).set({ version: options.version, role: options.role, nodejs: process.version }, 1);
   return registry;
 }

@@ -43,7 +43,7 @@ export function createBackfillMetrics(register: Registry) {
     }),
     stopped: new Gauge({
       name: 'salvor_agent_backfill_disk_pressure',
-      help: '1 while nothing is fetched because the disk is too full.',
+      help: 'Whether nothing is fetched because the disk is too full: 1, else 0.',
       registers,
     }),
   };

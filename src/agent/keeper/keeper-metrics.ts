@@ -8,12 +8,12 @@ export function createKeeperMetrics(register: Registry) {
   const registers = [register];
   return {
     labels: new Counter({
-      name: 'salvor_keeper_labels_restored_total',
+      name: 'salvor_agent_keeper_labels_restored_total',
       help: 'References to layers that containerd had left out and that were put back.',
       registers,
     }),
     images: new Counter({
-      name: 'salvor_keeper_images_total',
+      name: 'salvor_agent_keeper_images_total',
       help:
         'Images looked at because a blob of theirs was pulled, by result: restored, complete ' +
         '(nothing was missing), absent (its manifest is not in the store yet), unknown (no ' +

@@ -42,7 +42,7 @@ export function describeKeeper(version?: ContainerdVersion): void {
       expect(labels[`${reference}config`]).toBe(app.config);
       expect(await scene.mark(kept, app.manifest)).toBe('l.0-2');
       expect(await scene.mark(kept, app.index!)).toBeUndefined();
-      expect(await scene.counter(kept, 'salvor_keeper_labels_restored_total')).toBe(6);
+      expect(await scene.counter(kept, 'salvor_agent_keeper_labels_restored_total')).toBe(6);
     });
 
     test('changes no label where containerd keeps layers by itself', async () => {
@@ -58,9 +58,9 @@ export function describeKeeper(version?: ContainerdVersion): void {
           .filter((key) => key.startsWith(reference))
           .sort(),
       ).toEqual(['config', 'l.0', 'l.1', 'l.2'].map((end) => reference + end));
-      const complete = 'salvor_keeper_images_total{result="complete"}';
+      const complete = 'salvor_agent_keeper_images_total{result="complete"}';
       expect(await scene.counter(ordinary, complete)).toBeGreaterThan(0);
-      expect(await scene.counter(ordinary, 'salvor_keeper_labels_restored_total')).toBe(0);
+      expect(await scene.counter(ordinary, 'salvor_agent_keeper_labels_restored_total')).toBe(0);
     });
 
     test('serves a new node everything once the upstream is dead', async () => {

@@ -42,7 +42,7 @@ afterEach(async () => {
   logged.length = 0;
 });
 
-export function whole(bytes: Buffer, decision = 'upstream'): Answer {
+export function whole(bytes: Buffer, decision: Answer['decision'] = 'upstream'): Answer {
   return {
     status: 200,
     headers: { 'content-type': 'a/b', 'content-length': bytes.length },

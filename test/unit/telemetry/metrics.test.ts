@@ -5,7 +5,7 @@ import { createMetricsRegistry } from '../../../src/telemetry/metrics.ts';
 test('createMetricsRegistry says which build runs and what the process needs', async () => {
   const text = await createMetricsRegistry({ role: 'agent', version: '1.2.3' }).metrics();
   expect(text).toContain(
-    `salvor_build_info{version="1.2.3",role="agent",node="${process.version}"} 1`,
+    `salvor_build_info{version="1.2.3",role="agent",nodejs="${process.version}"} 1`,
   );
   expect(text).toMatch(/^process_resident_memory_bytes \d+$/m);
   expect(text).toMatch(/^process_open_fds \d+$/m);

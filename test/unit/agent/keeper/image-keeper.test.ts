@@ -52,7 +52,7 @@ beforeEach(() => {
 afterEach(() => keeper.stop());
 
 async function count(result: string): Promise<number> {
-  const metric = await register.getSingleMetric('salvor_keeper_images_total')!.get();
+  const metric = await register.getSingleMetric('salvor_agent_keeper_images_total')!.get();
   return metric.values.find(({ labels }) => labels['result'] === result)?.value ?? 0;
 }
 
