@@ -55,7 +55,8 @@ export function buildRootFilesystem(options: RootFilesystemOptions): void {
   execFileSync(join(imageFiles, 'prune.sh'), [application]);
   place(realpathSync(node), join(directory, 'usr', 'local', 'bin', 'node'));
   place(join(imageFiles, 'salvor'), join(directory, 'usr', 'local', 'bin', 'salvor'));
-  for (const binary of ['node', 'salvor']) chmodSync(join(directory, 'usr/local/bin', binary), 0o755);
+  for (const binary of ['node', 'salvor'])
+    chmodSync(join(directory, 'usr/local/bin', binary), 0o755);
   copyLibraries(node, directory);
   for (const name of ['passwd', 'group']) {
     copyFileSync(join(imageFiles, name), join(directory, 'etc', name));

@@ -8,4 +8,6 @@ find "$1" -type f \( -name '*.map' -o -name '*.ts' -o -name '*.mts' -o -name '*.
 # Their code is in build/ or dist/, and nobody tests them here.
 find "$1" -depth -type d \( -name test -o -name tests -o -name __tests__ -o -name .github \
   -o -name benchmark -o -name benchmarks \) -path '*/node_modules/*' -exec rm -rf {} +
+# Native parts for another runtime than Node.
+find "$1" -depth -type d -path '*/node_modules/bare-*/prebuilds' -exec rm -rf {} +
 find "$1" -type d -empty -delete

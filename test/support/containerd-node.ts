@@ -35,6 +35,10 @@ export interface ContainerdOptions {
   readonly discardUnpackedLayers?: boolean;
   /** What its root directory is in, for instance a disk of its own; the scope's unless told. */
   readonly rootParent?: string;
+  /** Instead of one in the scope's directory for sockets; its directory must be there. */
+  readonly socketPath?: string;
+  /** Put in front of the command, for instance to be on another network. */
+  readonly launcher?: readonly string[];
 }
 
 /** A download that is not complete. */
@@ -66,21 +70,20 @@ export class ContainerdNode {
   readonly #scope: TestScope;
   readonly #configPath: string;
   readonly #cri: CriClient;
+  readonly #launcher: readonly string[];
   #program: Program | undefined;
   #readyMark = 0;
 
-  private constructor(
-    scope: TestScope,
-    { name, version = packagedContainerd, rootParent = scope.directory }: ContainerdOptions,
-    snapshotter: string,
-  ) {
+  private constructor(scope: TestScope, options: ContainerdOptions, snapshotter: string) {
+    const { name, version = packagedContainerd, rootParent = scope.directory } = options;
+    this.#launcher = options.launcher ?? [];
     this.#scope = scope;
     this.name = name;
     this.version = version;
     this.snapshotter = snapshotter;
     this.root = join(rootParent, name, 'root');
     this.certsDirectory = join(scope.directory, name, 'certs.d');
-    this.socketPath = join(scope.socketDirectory, `${name}.sock`);
+    this.socketPath = options.socketPath ?? join(scope.socketDirectory, `${name}.sock`);
     this.#configPath = join(scope.directory, name, 'config.toml');
     this.#cri = new CriClient(this.socketPath);
     scope.defer(() => this.#cri.close());
@@ -285,10 +288,12 @@ export class ContainerdNode {
   }
 
   async #launch(): Promise<void> {
+    const command = [containerdProgram(this.version, 'containerd'), '--config', this.#configPath];
+    const [first, ...others] = [...this.#launcher, ...command];
     this.#program = await Program.start(this.#scope, {
       name: this.name,
-      command: containerdProgram(this.version, 'containerd'),
-      arguments: ['--config', this.#configPath],
+      command: first!,
+      arguments: others,
       env: toolEnv('containerd'),
     });
     await this.#program.waitForSocket(this.socketPath, { timeoutMs: readyTimeoutMs });

@@ -22,6 +22,10 @@ export interface DockerRegistryOptions {
   /** URL of a registry to mirror; such a registry takes no pushes. */
   readonly proxy?: string;
   readonly port?: number;
+  /** On another network: an address there, and what puts a command on it. */
+  readonly network?: { readonly address: string; readonly launcher: readonly string[] };
+  /** Content of an earlier one. */
+  readonly storageDirectory?: string;
 }
 
 /** One answered request, as the registry's own access log has it. */
@@ -54,6 +58,7 @@ export class DockerRegistry {
   readonly storageDirectory: string;
   readonly #scope: TestScope;
   readonly #name: string;
+  readonly #launcher: readonly string[];
   readonly #configPath: string;
   #program: Program | undefined;
   #mark = 0;
@@ -63,9 +68,10 @@ export class DockerRegistry {
     this.#scope = scope;
     this.#name = options.name ?? 'docker-registry';
     this.port = port;
-    this.host = `127.0.0.1:${port}`;
+    this.#launcher = options.network?.launcher ?? [];
+    this.host = `${options.network?.address ?? '127.0.0.1'}:${port}`;
     this.url = `${options.tls === undefined ? 'http' : 'https'}://${this.host}`;
-    this.storageDirectory = join(scope.directory, this.#name);
+    this.storageDirectory = options.storageDirectory ?? join(scope.directory, this.#name);
     this.#configPath = join(scope.directory, `${this.#name}.yml`);
   }
 
@@ -119,13 +125,16 @@ export class DockerRegistry {
   }
 
   async #launch(): Promise<void> {
+    const command = [toolPath('docker-registry'), 'serve', this.#configPath];
+    const [first, ...others] = [...this.#launcher, ...command];
     this.#program = await Program.start(this.#scope, {
       name: this.#name,
-      command: toolPath('docker-registry'),
-      arguments: ['serve', this.#configPath],
+      command: first!,
+      arguments: others,
       env: { ...toolEnv('docker-registry'), OTEL_TRACES_EXPORTER: 'none' },
     });
-    await this.#program.waitForPort(this.port);
+    // Whoever is on that network sees when it listens.
+    if (this.#launcher.length === 0) await this.#program.waitForPort(this.port);
   }
 
   #renderConfig(options: DockerRegistryOptions): string {

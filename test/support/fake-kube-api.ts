@@ -78,8 +78,8 @@ export class FakeKubeApi {
   }
 
   /** Listens, at the port it had before if there was one. */
-  async listen(): Promise<void> {
-    this.#server.listen(this.#port, '127.0.0.1');
+  async listen(at: { readonly address?: string; readonly port?: number } = {}): Promise<void> {
+    this.#server.listen(at.port ?? this.#port, at.address ?? '127.0.0.1');
     await once(this.#server, 'listening');
     this.#port = (this.#server.address() as AddressInfo).port;
   }

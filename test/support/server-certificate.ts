@@ -10,9 +10,14 @@ import type { Authority } from '../../src/rpc/certificates.ts';
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
 const dayMs = 86_400_000;
 
-/** A certificate for a server on this machine, as a registry has it: PEM. */
+/**
+ * A certificate for a server on this machine, as a registry has it: PEM.
+ *
+ * @param options.address where else it may be
+ */
 export async function issueServerCertificate(
   authority: Authority,
+  options: { readonly address?: string } = {},
 ): Promise<{ readonly ca: string; readonly cert: string; readonly key: string }> {
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
   const certificate = await X509CertificateGenerator.create({
@@ -29,6 +34,7 @@ export async function issueServerCertificate(
       new SubjectAlternativeNameExtension([
         { type: 'dns', value: 'localhost' },
         { type: 'ip', value: '127.0.0.1' },
+        ...(options.address === undefined ? [] : [{ type: 'ip' as const, value: options.address }]),
       ]),
     ],
   });

@@ -1,0 +1,95 @@
+import { beforeAll, describe, expect, test } from 'vitest';
+import { buildImage } from '../support/image.ts';
+import { startPodCluster, type PodCluster } from '../support/pod/pod-cluster.ts';
+import type { PodNode } from '../support/pod/pod-node.ts';
+import { pushImage } from '../support/push.ts';
+import { suiteScope } from '../support/test-scope.ts';
+import { waitFor } from '../support/wait.ts';
+
+const scope = suiteScope('pod-rolling-restart');
+const repository = 'team/app';
+const tags = ['v1', 'v2'];
+
+let cluster: PodCluster;
+
+beforeAll(async () => {
+  cluster = await startPodCluster(scope(), {
+    nodes: ['a', 'b', 'c'],
+    fill: async (baseUrl) => {
+      for (const tag of tags) {
+        const layers = [300_000, 8_000_000, 20_000_000].map((randomBytes, index) => ({
+          randomBytes,
+          seed: `${tag} ${index}`,
+        }));
+        const built = await buildImage({ directory: scope().directory, layers });
+        await pushImage({ baseUrl, repository, tag }, built);
+      }
+    },
+  });
+});
+
+const reference = (tag: string): string => `${cluster.upstream.host}/${repository}:${tag}`;
+
+interface Pulls {
+  readonly failures: unknown[];
+  count: number;
+  /** Waits for the pull that is under way, and makes no other. */
+  end: () => Promise<void>;
+}
+
+/** Pulls on a node, one after the other, each into a store that has nothing of the image. */
+function keepPulling(node: PodNode): Pulls {
+  const ending = new AbortController();
+  const pulls: Pulls = { failures: [], count: 0, end: () => Promise.resolve() };
+  const work = (async () => {
+    for (let turn = 0; !ending.signal.aborted; turn += 1) {
+      const wanted = reference(tags[turn % tags.length]!);
+      await node.containerd.removeImage(wanted);
+      await node.containerd.pull(wanted).then(
+        () => {
+          pulls.count += 1;
+        },
+        (error: unknown) => pulls.failures.push(error),
+      );
+    }
+  })();
+  pulls.end = async () => {
+    ending.abort();
+    await work;
+  };
+  return pulls;
+}
+
+async function restartPod(node: PodNode): Promise<void> {
+  await node.stopPod();
+  await node.startPod();
+}
+
+describe('a rolling restart in an outage', () => {
+  test('fails no pull of the nodes that are not being restarted', async () => {
+    for (const node of cluster.nodes) {
+      for (const tag of tags) await node.containerd.pull(reference(tag));
+    }
+    await cluster.upstream.kill('SIGKILL');
+    for (const [index, node] of cluster.nodes.entries()) {
+      const puller = cluster.nodes[(index + 1) % cluster.nodes.length]!;
+      const pulls = keepPulling(puller);
+      await waitFor(() => pulls.count + pulls.failures.length > 0, { timeoutMs: 60_000 });
+      const before = pulls.count;
+      await restartPod(node);
+      await waitFor(() => pulls.count + pulls.failures.length > before, { timeoutMs: 60_000 });
+      await pulls.end();
+      expect(pulls.failures).toEqual([]);
+      expect(node.program('registry').hasExited).toBe(false);
+    }
+  });
+
+  test('lets the restarted node serve and pull, though no upstream is there', async () => {
+    for (const node of cluster.nodes) {
+      const wanted = reference(tags[0]!);
+      await node.containerd.removeImage(wanted);
+      await node.containerd.pull(wanted);
+      expect(await node.containerd.isUnpacked(wanted)).toBe(true);
+    }
+  });
+});
