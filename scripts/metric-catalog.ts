@@ -4,6 +4,7 @@ import { createBackfillMetrics } from '../src/agent/keeper/backfill-metrics.ts';
 import { createKeeperMetrics } from '../src/agent/keeper/keeper-metrics.ts';
 import { createLastCopiesMetrics } from '../src/agent/keeper/last-copies-metrics.ts';
 import { LastProof } from '../src/agent/last-proof.ts';
+import { createPullMetrics } from '../src/agent/pulls/pull-metrics.ts';
 import { createReloadMetrics } from '../src/cli/config-reload.ts';
 import { createMembershipMetrics } from '../src/cli/membership.ts';
 import { createIdentityMetrics } from '../src/cli/node-identity.ts';
@@ -53,6 +54,11 @@ const groups: readonly {
     title: 'Agent',
     text: 'Of `salvor agent`: what this node gives to others.',
     register: (register) => void createAgentMetrics(register),
+  },
+  {
+    title: 'Agent: pulls of this node',
+    text: 'Whether containerd asks the registry of this node at all.',
+    register: (register) => void createPullMetrics(register),
   },
   {
     title: 'Agent: members',

@@ -8,6 +8,7 @@ import type { AnswerDecision } from '../src/registry/answer.ts';
 import type { SentBody } from '../src/registry/body-writer.ts';
 import type { FallbackCause } from '../src/registry/fallback.ts';
 import type { Report } from '../src/report/report.ts';
+import { Local, Peer } from '../src/rpc/gen/salvor/agent/v1/agent_pb.ts';
 
 /** What a label can be, and what each value means. Open ones have a rule in place of values. */
 export type LabelValues = Readonly<Record<string, string>> | { readonly rule: string };
@@ -153,9 +154,8 @@ export const metricLabels: Readonly<Record<string, Readonly<Record<string, Label
   salvor_agent_calls_total: {
     method: {
       rule:
-        'of `proto/salvor/agent/v1/agent.proto`: `stat`, `read`, `resolve`, `list`, `inventory`, ' +
-        '`reportCorrupt` of other nodes; `locate`, `observe`, `keep`, `abortIngest`, ' +
-        '`recordProof` of this node',
+        `of other nodes: ${methodsOf(Peer)}; of the registry and the commands on this node: ` +
+        methodsOf(Local),
     },
     code: { rule: 'a status of gRPC, such as `OK`, `NOT_FOUND`, `UNAVAILABLE`' },
   },
@@ -202,4 +202,10 @@ function only<K extends string>(
   some: readonly K[],
 ): Readonly<Record<string, string>> {
   return Object.fromEntries(some.map((value) => [value, values[value]]));
+}
+
+function methodsOf(service: { readonly method: Readonly<Record<string, unknown>> }): string {
+  return Object.keys(service.method)
+    .map((name) => `\`${name}\``)
+    .join(', ');
 }
