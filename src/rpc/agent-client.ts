@@ -125,7 +125,9 @@ export class AgentClient {
       // Nodes are dialled by address, which must not stand in the TLS handshake: RFC 6066, 3.
       'grpc.ssl_target_name_override': roleName('agent'),
       'grpc.initial_reconnect_backoff_ms': 100,
-      'grpc.max_reconnect_backoff_ms': 2000,
+      // A socket on this machine costs nothing to try, and until it is there again a pull in an
+      // outage finds nobody.
+      'grpc.max_reconnect_backoff_ms': options.target.startsWith('unix:') ? 200 : 2000,
       'grpc.client_idle_timeout_ms': 300_000,
       'grpc.keepalive_time_ms': 10_000,
       'grpc.keepalive_timeout_ms': 5_000,
