@@ -15,7 +15,7 @@ No label is ever a digest, a repository, an image or a node: how many series the
 configuration, never on what is pulled. To which node a series belongs says Prometheus; the chart's
 monitors add the label \`node\`. What happened to one image is told by \`salvor why\` and the log.
 
-Alerts, with a page for each: [runbooks](runbooks/upstream-outage.md). A dashboard comes with the
+Alerts, with a page for each: [runbooks](README.md#operate). A dashboard comes with the
 chart (\`grafanaDashboard\`).
 `;
 
