@@ -8,7 +8,7 @@ import { ContainerdConnection } from '../agent/containerd/containerd-connection.
 import { ConfigError, describeMistake } from '../config/config-error.ts';
 import { loadConfig } from '../config/load.ts';
 import type { Config } from '../config/schema.ts';
-import { parseAddress, textFormats } from '../config/text-format.ts';
+import { textFormats } from '../config/text-format.ts';
 import { readContainerdConfig } from '../node/containerd-config/containerd-config.ts';
 import {
   containerdRelease,
@@ -23,6 +23,7 @@ import { restore } from '../node/hosts/restore.ts';
 import { selfTest } from '../node/hosts/self-test.ts';
 import { UPSTREAMS_FILE, type UpstreamSettings } from '../node/hosts/upstream-files.ts';
 import type { Clock } from '../telemetry/clock.ts';
+import { mirrorUrlOf } from './mirror-url.ts';
 
 const VERSION_CALL_MS = 2000;
 
@@ -149,7 +150,7 @@ async function makePlan(
   const version = options.containerdVersion ?? (await askVersion(config));
   const release = containerdRelease(version);
   const { roots, warnings } = await rootsOf(options, release);
-  const mirrorUrl = mirrorUrlOf(config, options);
+  const mirrorUrl = mirrorUrlOf(config.registry.listen, options.mirrorUrl);
   const plan = await planHosts(
     { roots, mirrorUrl, release, isForced: options.force },
     { state, check: checkSettings },
@@ -205,24 +206,6 @@ async function rootsOf(
     );
   }
   return { roots, warnings };
-}
-
-/** A registry that listens everywhere is asked on this machine. */
-function mirrorUrlOf(config: HostsConfig, options: HostsOptions): string {
-  const { listen } = config.registry;
-  const address = parseAddress(listen);
-  const host =
-    address?.host === '0.0.0.0' ? '127.0.0.1' : address?.host === '::' ? '::1' : address?.host;
-  const own = `http://${host?.includes(':') ? `[${host}]` : host}:${address?.port}`;
-  const url = options.mirrorUrl ?? own;
-  const isGood =
-    textFormats.apiUrl.matches(url) && new URL(url).pathname === '/' && !url.endsWith(':0');
-  if (!isGood) {
-    throw new Error(
-      `Cannot send containerd to ${url}: give --mirror-url, such as http://127.0.0.1:7480`,
-    );
-  }
-  return new URL(url).origin;
 }
 
 /** What the registry would say to these settings. */

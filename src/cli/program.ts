@@ -10,6 +10,7 @@ import type { Environment } from '../config/sources.ts';
 import { addCerts } from './certs-command.ts';
 import type { CommandContext, CommandLoaders, DemoOptions } from './command.ts';
 import { openConfig } from './config-source.ts';
+import type { DoctorOptions } from './doctor.ts';
 import { ExitStatus } from './exit-status.ts';
 import type { HostsOptions } from './hosts.ts';
 import { listenForHangups } from './hangup-signal.ts';
@@ -112,6 +113,7 @@ export function createProgram(dependencies: ProgramDependencies): Command {
   addReport(program, dependencies);
   addUnkeep(nodeGroup(program), dependencies);
   addHosts(program, dependencies);
+  addDoctor(program, dependencies);
   addCerts(program, dependencies);
   const { writeOut } = dependencies;
   addUninstall(program, { run: (body) => run(dependencies, body), writeOut });
@@ -359,6 +361,40 @@ function addHosts(program: Command, dependencies: ProgramDependencies): void {
         const { runHosts } = await import('./hosts.ts');
         const { writeOut } = dependencies;
         await runHosts(config, { ...options, verb }, { signal, writeOut });
+      });
+    });
+}
+
+function addDoctor(program: Command, dependencies: ProgramDependencies): void {
+  addCommand(program, {
+    name: 'doctor',
+    summary: 'Look for what keeps this node, or all of them, from surviving an outage.',
+    settings: ['node', 'registry', 'agent', 'tls'],
+  })
+    .option('--json', 'Print JSON.', false)
+    .option('--cluster', 'Have every node say which others it can ask.', false)
+    .addOption(
+      new Option('--only <check>', 'Only this check; may be given again.')
+        .default([])
+        .argParser((text: string, before: readonly string[]) => [...before, text]),
+    )
+    .option(
+      '--canary <repository>',
+      'Pull a tag that cannot exist from here, such as docker.io/library/salvor-canary. Default: ' +
+        'from a registry that cannot exist.',
+    )
+    .option('--containerd-config <file>', "containerd's config.toml. Default: as it was started.")
+    .option('--containerd-version <version>', 'Instead of asking containerd.')
+    .option('--host-root <directory>', "Where the node's own / is.", '/')
+    .option('--mirror-url <url>', 'Where containerd is sent. Default: registry.listen.')
+    .option('--own-image <image>', 'The image that Salvor runs from on this node.')
+    .action(async (options: DoctorOptions, command: Command) => {
+      const config = await load(command, dependencies);
+      await run(dependencies, async ({ signal }) => {
+        const { runDoctor } = await import('./doctor.ts');
+        const { writeOut } = dependencies;
+        const code = await runDoctor(config, options, { signal, writeOut });
+        if (code !== exitCodes.success) throw new ExitStatus(code);
       });
     });
 }

@@ -34,7 +34,6 @@ export function upstreamFactory(
   return (name) => {
     const settings = config.upstreams[name];
     const places = placesOf(name, settings, config.mirrors);
-    const allowAddresses = settings?.allowAddresses ?? [];
     const onOutage = (cause: string): void => {
       if (upstream.outage === undefined) return;
       const { outages, registryLabel } = dependencies.metrics;
@@ -45,9 +44,7 @@ export function upstreamFactory(
       { name, peers: settings?.peers ?? 'fallback', budgets },
       {
         endpoints: places.map((place) => {
-          // An address that the configuration itself names is meant to be dialled.
-          const own = place.isConfigured ? AddressGuard.networkOf(new URL(place.url).hostname) : [];
-          const guard = new AddressGuard([...allowAddresses, ...own]);
+          const guard = guardOf(place, settings);
           return endpointAt(place, { ...config, name }, { guard, log, onOutage });
         }),
       },
@@ -105,20 +102,7 @@ function endpointAt(
     readonly onOutage: (cause: string) => void;
   },
 ): Endpoint {
-  const client = new UpstreamClient(
-    {
-      url: place.url,
-      headers: headersOf(place),
-      connections: limits.upstreamConnections,
-      connectMs: budgets.connectMs,
-      redirectRetryMs: budgets.probeIntervalMs,
-      ...(place.namespace === true ? { namespace: name } : {}),
-      ...given('ca', place.ca),
-      ...given('clientCertificate', place.clientCertificate),
-      ...given('clientKey', place.clientKey),
-    },
-    dependencies,
-  );
+  const client = clientAt(place, { name, budgets, limits }, dependencies);
   const health = new UpstreamHealth(
     {
       proofGapMs: budgets.proofGapMs,
@@ -144,6 +128,45 @@ function endpointAt(
   );
   const { forwardsCredentials } = place;
   return new Endpoint({ budgets, forwardsCredentials }, { client, health, tokenServices });
+}
+
+/** How the registry asks each URL of an upstream, for those who ask once. The caller closes them. */
+export function upstreamClients(
+  name: string,
+  config: Config['registry'],
+): { readonly url: string; readonly client: UpstreamClient }[] {
+  const settings = config.upstreams[name];
+  return placesOf(name, settings, config.mirrors).map((place) => ({
+    url: place.url,
+    client: clientAt(place, { ...config, name }, { guard: guardOf(place, settings) }),
+  }));
+}
+
+/** An address that the configuration itself names is meant to be dialled. */
+function guardOf(place: EndpointPlace, settings: UpstreamConfig | undefined): AddressGuard {
+  const own = place.isConfigured ? AddressGuard.networkOf(new URL(place.url).hostname) : [];
+  return new AddressGuard([...(settings?.allowAddresses ?? []), ...own]);
+}
+
+function clientAt(
+  place: EndpointPlace,
+  { name, budgets, limits }: Pick<Config['registry'], 'budgets' | 'limits'> & { name: string },
+  dependencies: { readonly guard: AddressGuard },
+): UpstreamClient {
+  return new UpstreamClient(
+    {
+      url: place.url,
+      headers: headersOf(place),
+      connections: limits.upstreamConnections,
+      connectMs: budgets.connectMs,
+      redirectRetryMs: budgets.probeIntervalMs,
+      ...(place.namespace === true ? { namespace: name } : {}),
+      ...given('ca', place.ca),
+      ...given('clientCertificate', place.clientCertificate),
+      ...given('clientKey', place.clientKey),
+    },
+    dependencies,
+  );
 }
 
 function headersOf({ headers = {}, headersFile = '' }: EndpointPlace): Record<string, string> {

@@ -41,6 +41,9 @@ export class RefusalError extends Error implements Refusal {
   }
 }
 
+/** The same, for what makes containerd ignore the file as a whole. */
+export class IgnoredFileError extends RefusalError {}
+
 const hostKeys = [
   ...['capabilities', 'ca', 'client', 'skip_verify', 'header', 'override_path', 'dial_timeout'],
 ];
@@ -54,7 +57,7 @@ const knownCapabilities = ['pull', 'resolve', 'push', 'referrers'];
  */
 export function parseHostsToml(text: string): HostsToml {
   if (text.startsWith('\ufeff')) {
-    throw new RefusalError(
+    throw new IgnoredFileError(
       'it begins with a byte order mark',
       'remove it: containerd 2 stops there',
     );
@@ -64,7 +67,7 @@ export function parseHostsToml(text: string): HostsToml {
     root = parseToml(text);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new RefusalError(
+    throw new IgnoredFileError(
       `it is not TOML (${reason})`,
       'correct it: containerd ignores all of it',
     );
@@ -192,7 +195,7 @@ function refuseUnknown(table: TomlTable, known: readonly string[], where: string
 }
 
 function wrong(key: string, where: string): RefusalError {
-  return new RefusalError(
+  return new IgnoredFileError(
     `${key} of ${where} is not of a kind that containerd takes`,
     'correct it: containerd ignores the whole file',
   );
