@@ -164,7 +164,7 @@ async function gatherCanary(place: DoctorPlace): Promise<Facts['canary']> {
   const { connection, signal } = place;
   const { admin } = place.config.registry;
   if (admin === '') throw new Error('registry.admin is empty, so the registry cannot be asked');
-  const repository = place.canary ?? CANARY_REPOSITORY;
+  const repository = place.canary || CANARY_REPOSITORY;
   const image = `${repository}:${randomBytes(8).toString('hex')}`;
   const reference = parseReference(image);
   if (!reference.ok) throw new Error(`${repository} is no repository: ${reference.reason}`);

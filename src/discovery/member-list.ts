@@ -46,6 +46,7 @@ export class MemberList implements Membership {
   #source = '';
   #confirmedAtMs: number | undefined;
   #trouble: string | undefined;
+  #hasSelf: boolean | undefined;
 
   constructor(options: MemberListOptions, dependencies: MemberListDependencies) {
     this.#options = options;
@@ -70,6 +71,7 @@ export class MemberList implements Membership {
     this.#source = source;
     this.#confirmedAtMs = undefined;
     this.#trouble = undefined;
+    this.#hasSelf = undefined;
     if (this.#entries.length > 0) return;
     const kept = await this.#dependencies.file?.read(source);
     if (kept === undefined) return;
@@ -129,6 +131,7 @@ export class MemberList implements Membership {
       count,
       kept: this.#entries.filter(({ goneSinceMs }) => goneSinceMs !== undefined).length,
       confirmedAtMs: this.#confirmedAtMs,
+      hasSelf: this.#hasSelf,
       trouble: this.#trouble,
     };
   }
@@ -142,6 +145,7 @@ export class MemberList implements Membership {
   #bounded(named: readonly Member[]): readonly Member[] {
     const { isSelf, maxMembers } = this.#options;
     const others = named.filter((member) => !isSelf(member));
+    this.#hasSelf = others.length < named.length;
     if (others.length <= maxMembers) return others;
     this.#dependencies.log.warn(
       { source: this.#source, found: others.length, taken: maxMembers },

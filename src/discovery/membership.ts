@@ -24,6 +24,8 @@ export interface MembershipStatus {
   readonly kept: number;
   /** When the source last said that the list holds, milliseconds since the epoch. */
   readonly confirmedAtMs: number | undefined;
+  /** Whether the source names this node, too; undefined: it has not said anything yet. */
+  readonly hasSelf: boolean | undefined;
   /** Why the source could not be asked, since that time. */
   readonly trouble: string | undefined;
 }

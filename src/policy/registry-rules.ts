@@ -10,10 +10,14 @@ export interface RegistryRules {
   readonly configured: readonly string[];
 }
 
+/** RFC 6761, 6.4: no such name can ever be there, so that asking would only look like an outage. */
+const neverThere = /\.invalid(:\d+)?$/i;
+
 /** Whether a registry may be asked. */
 export function allowsRegistry(rules: RegistryRules, name: string): boolean {
   const { allow, configured, deny } = rules;
-  if (!configured.includes(name) && isGuardedHost(name)) return false;
+  const isConfigured = configured.includes(name);
+  if (!isConfigured && (isGuardedHost(name) || neverThere.test(name))) return false;
   if (deny.some((pattern) => namePattern(pattern).test(name))) return false;
   return allow.some((pattern) => namePattern(pattern).test(name));
 }

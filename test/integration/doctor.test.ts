@@ -146,7 +146,7 @@ describe('salvor doctor on a real node', () => {
     expect(ids).toEqual(['layers-discarded']);
   });
 
-  test.each([
+  const brokenFiles: readonly (readonly [id: string, what: string, text: () => string])[] = [
     ['hosts-broken', 'is not TOML', () => '[host'],
     ['hosts-broken', 'has a value of a wrong kind', () => entry('skip_verify = "yes"')],
     [
@@ -168,7 +168,8 @@ describe('salvor doctor on a real node', () => {
       'has another mirror first',
       () => `${entry('', 'https://m.test')}\n${entry()}`,
     ],
-  ] as const)('finds %s where _default %s', async (id, _, text) => {
+  ];
+  test.each(brokenFiles)('finds %s where _default %s', async (id, _, text) => {
     await withFile(hostsPath(), text(), async () => {
       expect((await examine({ options: { only: ['hosts'] } })).ids).toEqual([id]);
     });
@@ -270,7 +271,10 @@ describe('salvor doctor on a real node', () => {
         ...all,
         registry: {
           ...all['registry'],
-          upstreams: { 'gone.test': { url: `http://127.0.0.1:${port}` } },
+          upstreams: {
+            [upstream.host]: { url: upstream.url },
+            'gone.test': { url: `http://127.0.0.1:${port}` },
+          },
           policies: [{ match: '*', mode: 'observe' }],
         },
       }),

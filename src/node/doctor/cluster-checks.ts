@@ -10,13 +10,13 @@ export function checkMembers({
   settings,
   nowMs,
 }: Pick<Facts, 'members' | 'settings' | 'nowMs'>): Finding[] {
-  const { source, count, confirmedAtMs, trouble, list } = members;
+  const { source, count, confirmedAtMs, trouble, hasSelf } = members;
   const found: Finding[] = [];
   const look = source.startsWith('kubernetes')
     ? `kubectl get endpointslices, and the rights of the agent (${source})`
     : 'agent.members in the configuration';
   if (count === 0) found.push(finding('members-empty', `no other node in ${source}`, look));
-  if (!list.some(({ name }) => name === settings.nodeName)) {
+  if (hasSelf === false) {
     const what = `${settings.nodeName} is not in ${source}`;
     found.push(finding('members-without-self', what, look));
   }

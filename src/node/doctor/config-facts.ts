@@ -5,10 +5,12 @@ import { readConfigFiles } from '../containerd-config/config-files.ts';
 import { readContainerdConfig } from '../containerd-config/containerd-config.ts';
 import { containerdRelease } from '../containerd-config/containerd-release.ts';
 import { versionOf } from '../containerd-config/image-settings.ts';
-import { isTable, valueIn } from '../toml-table.ts';
+import { tableIn } from '../toml-table.ts';
 import type { Facts } from './facts.ts';
 
 const OLD_TABLE = ['plugins', 'io.containerd.grpc.v1.cri'];
+/** What has moved out of that table. Others, such as stream_server_port, stay in it. */
+const MOVED = ['registry', 'containerd', 'max_concurrent_downloads', 'image_pull_with_sync_fs'];
 
 /** Reads how containerd is set up, for {@link Facts}. */
 export async function gatherConfig(options: {
@@ -27,7 +29,8 @@ export async function gatherConfig(options: {
   // A file of the newest version that the release knows is not brought up to date.
   const newest = containerdRelease(version).isAtLeast('2.3.0') ? 4 : 3;
   const ignoredTables = files
-    .filter(({ content }) => versionOf(content) >= newest && isTable(valueIn(content, OLD_TABLE)))
+    .filter(({ content }) => versionOf(content) >= newest)
+    .filter(({ content }) => MOVED.some((key) => key in tableIn(content, OLD_TABLE)))
     .map((file) => file.path);
   const isOneDirectory =
     config.roots.length > 1 &&

@@ -68,7 +68,7 @@ export interface Facts {
     readonly count: number;
     readonly confirmedAtMs?: number;
     readonly trouble?: string;
-    readonly list: readonly { readonly name: string; readonly address: string }[];
+    readonly hasSelf?: boolean;
   };
   readonly reach: {
     readonly own: NodeReach;

@@ -127,6 +127,7 @@ describe('MemberList', () => {
     list.confirm();
     expect(list.status()).toMatchObject({
       confirmedAtMs: beganMs + minuteMs,
+      hasSelf: false,
       trouble: undefined,
     });
   });
