@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { access, constants, mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 
 import { ContainerdClient } from '../agent/containerd/containerd-client.ts';
 import type { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
 import { ContainerdStore } from '../agent/containerd/containerd-store.ts';
 import { pullByCri } from '../agent/containerd/cri-pull.ts';
-import { readDiskUsage, usedPercent } from '../agent/disk-usage.ts';
+import { readDiskUsage, usedPercent, type DiskUsage } from '../agent/disk-usage.ts';
 import { LAZY_SNAPSHOTTERS } from '../agent/keeper/lazy-snapshotter.ts';
 import { StoredManifests } from '../agent/keeper/stored-manifests.ts';
 import type { Config } from '../config/schema.ts';
@@ -242,6 +243,16 @@ async function fetchPage(url: string, signal: AbortSignal): Promise<unknown> {
   return response.json();
 }
 
+/** containerd makes its directory with the first image: the disk is that of what is above. */
+async function usageAt(path: string): Promise<DiskUsage> {
+  const parent = dirname(path);
+  return readDiskUsage(path).catch((error: unknown) => {
+    const isMissing = error instanceof Error && 'code' in error && error.code === 'ENOENT';
+    if (!isMissing || parent === path) throw error;
+    return usageAt(parent);
+  });
+}
+
 async function gatherIdentity(tls: Config['tls']): Promise<Facts['identity']> {
   try {
     return { facts: checkIdentity(await readIdentity(tls), { nowMs: Date.now() }) };
@@ -268,7 +279,7 @@ async function gatherDisks(
       : config.agent.store.containerd.contentPath || (await client.contentPath({ signal }));
   const all: DiskFact[] = [];
   const look = async (of: DiskFact['of'], path: string): Promise<void> => {
-    const usage = await readDiskUsage(path);
+    const usage = await usageAt(path);
     const { availableBytes } = usage;
     all.push({ of, path, usedPercent: usedPercent(usage), availableBytes });
   };
