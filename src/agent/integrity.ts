@@ -51,6 +51,7 @@ export class Integrity {
   readonly #onCorrupt: IntegrityDependencies['onCorrupt'];
   readonly #pace: BytePace;
   readonly #sweepIntervalMs: number;
+  readonly #maxRecords: number;
   readonly #records: LRUCache<Digest, IntegrityRecord>;
   readonly #queue = new Set<Digest>();
   readonly #rechecks = new Map<Digest, Promise<'verified' | 'corrupt' | 'missing'>>();
@@ -69,7 +70,9 @@ export class Integrity {
       dependencies,
     );
     this.#sweepIntervalMs = options.sweepIntervalMs ?? defaultSweepIntervalMs;
-    this.#records = new LRUCache({ max: options.maxRecords ?? defaultMaxRecords });
+    // With max it would take the memory of all of them at once.
+    this.#maxRecords = options.maxRecords ?? defaultMaxRecords;
+    this.#records = new LRUCache({ maxSize: this.#maxRecords, sizeCalculation: () => 1 });
   }
 
   /** What is known of exactly these bytes. */
@@ -142,7 +145,7 @@ export class Integrity {
     const pending: Digest[] = [];
     for await (const info of this.#store.blobs({ signal })) {
       if (this.stateOf(info) === 'unverified') pending.push(info.digest);
-      if (pending.length >= this.#records.max) break;
+      if (pending.length >= this.#maxRecords) break;
     }
     for (const digest of pending) {
       if (this.#hasStopped()) return;

@@ -21,7 +21,8 @@ export class Observations {
     options: { readonly maxNames: number },
     dependencies: { file?: Pick<ObservationFile, 'load' | 'save'> | undefined } = {},
   ) {
-    this.#byName = new LRUCache({ max: options.maxNames });
+    // With max it would take the memory of all of them at once.
+    this.#byName = new LRUCache({ maxSize: options.maxNames, sizeCalculation: () => 1 });
     this.#file = dependencies.file;
     for (const [name, tag] of this.#file?.load() ?? []) {
       this.#byName.set(name, tag);

@@ -14,8 +14,12 @@ const MAX_KNOWN_CHILDREN = 20_000;
 
 /** Which images a blob is a part of, as far as their manifests have passed. */
 export class ImageParts {
+  // A cache with max would take the memory of all its entries at once.
   /** The one that passed last comes first. */
-  readonly #parents = new LRUCache<Digest, readonly Digest[]>({ max: MAX_PARTS });
+  readonly #parents = new LRUCache<Digest, readonly Digest[]>({
+    maxSize: MAX_PARTS,
+    sizeCalculation: () => 1,
+  });
   readonly #children = new LRUCache<Digest, readonly Digest[]>({
     maxSize: MAX_KNOWN_CHILDREN,
     sizeCalculation: (children) => 1 + children.length,

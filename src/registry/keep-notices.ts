@@ -28,7 +28,10 @@ export class KeepNotices {
   readonly #clock: Clock;
   readonly #parts: ImageParts;
   /** When the agent was told of an image, or of a blob of unknown images. */
-  readonly #toldAtMs = new LRUCache<Digest, number>({ max: MAX_REMEMBERED });
+  readonly #toldAtMs = new LRUCache<Digest, number>({
+    maxSize: MAX_REMEMBERED,
+    sizeCalculation: () => 1,
+  });
   #pending = 0;
   /** The last notice has failed, or was not done in time: nobody waits for the next one. */
   #isSlow = false;

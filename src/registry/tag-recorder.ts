@@ -43,9 +43,15 @@ export class TagRecorder {
   readonly #log: Logger;
   readonly #clock: Clock;
   readonly #stop = new AbortController();
-  readonly #known = new LRUCache<string, Known>({ max: MAX_REMEMBERED });
+  readonly #known = new LRUCache<string, Known>({
+    maxSize: MAX_REMEMBERED,
+    sizeCalculation: () => 1,
+  });
   /** What the agent has yet to be told. */
-  readonly #late = new LRUCache<string, Statement>({ max: MAX_REMEMBERED });
+  readonly #late = new LRUCache<string, Statement>({
+    maxSize: MAX_REMEMBERED,
+    sizeCalculation: () => 1,
+  });
   #isRetrying = false;
   /** The last answer that waited has waited in vain. */
   #isSlow = false;

@@ -63,7 +63,10 @@ interface Dependencies {
  */
 export class PullCount {
   readonly #dependencies: Dependencies;
-  readonly #counted = new LRUCache<string, true>({ max: MAX_REMEMBERED });
+  readonly #counted = new LRUCache<string, true>({
+    maxSize: MAX_REMEMBERED,
+    sizeCalculation: () => 1,
+  });
   readonly #stopped = new AbortController();
   readonly #pending = new Set<Promise<void>>();
   #recent: { readonly atMs: number; readonly isSeen: boolean }[] = [];

@@ -10,7 +10,11 @@ export class Quarantine {
 
   /** @param options.ttlMs how long a node is left out for a blob, milliseconds */
   constructor(options: { readonly ttlMs: number; readonly maxEntries: number }) {
-    this.#entries = new LRUCache({ max: options.maxEntries, ttl: options.ttlMs });
+    this.#entries = new LRUCache({
+      maxSize: options.maxEntries,
+      sizeCalculation: () => 1,
+      ttl: options.ttlMs,
+    });
   }
 
   add(digest: Digest, node: string): void {
