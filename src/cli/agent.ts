@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
 import { ContainerdStore } from '../agent/containerd/containerd-store.ts';
-import { DirectoryStore } from '../agent/directory/directory-store.ts';
 import type { SurveyedStore } from '../agent/inventory/survey.ts';
 import { ObservationFile } from '../agent/observation-file.ts';
 import type { ContentStore } from '../agent/store.ts';
@@ -62,6 +61,7 @@ async function openStore(
   log: Logger,
 ): Promise<{ store: ContentStore & SurveyedStore; containerd?: ContainerdConnection }> {
   if (config.kind === 'directory') {
+    const { DirectoryStore } = await import('../agent/directory/directory-store.ts');
     return { store: await DirectoryStore.open(config.directory, { log }) };
   }
   const { socket: socketPath, namespace, contentPath } = config.containerd;

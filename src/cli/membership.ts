@@ -1,34 +1,19 @@
-import { Resolver } from 'node:dns/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Config } from '../config/schema.ts';
-import { DnsMembership } from '../discovery/dns-membership.ts';
-import { EndpointSliceMembership } from '../discovery/endpoint-slice-membership.ts';
 import { MemberFile } from '../discovery/member-file.ts';
 import { MemberList } from '../discovery/member-list.ts';
 import type { Member, Membership, MembershipStatus } from '../discovery/membership.ts';
-import { familyOf, selfCheck, splitAddress } from '../discovery/own-address.ts';
-import { API_CALLS } from '../kubernetes/api-calls.ts';
-import { inClusterAccess, type ClusterAccess } from '../kubernetes/cluster-access.ts';
-import { KubeApi } from '../kubernetes/kube-api.ts';
-import { kubeconfigAccess } from '../kubernetes/kubeconfig-access.ts';
+import { selfCheck } from '../discovery/own-address.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import type { MemberFeed } from './member-feed.ts';
 import type { Service } from './service-group.ts';
 
 const MAX_MEMBERS = 4096;
-const CALL_TIMEOUT_MS = 10_000;
-const DNS_TIMEOUT_MS = 2000;
-const DNS_TRIES = 2;
 
 type MembersConfig = Config['agent']['members'];
-
-/** What keeps the list of members up to date. */
-interface Feed {
-  start(): void;
-  stop(): Promise<void>;
-}
 
 /** Whom the agent takes for the other nodes. */
 export interface NodeMembership extends Membership {
@@ -63,7 +48,7 @@ export function nodeMembership(
   const troubles = createMembershipMetrics(dependencies.metrics, list);
   const feedParts = { listen, list, log, onTrouble: (kind: string) => troubles.inc({ kind }) };
   let current = config.agent.members;
-  let feed: Feed | undefined;
+  let feed: MemberFeed | undefined;
   let work: Promise<void> = Promise.resolve();
   if (current.source === 'static') list.replace(current.static, { isFinal: true });
   const begin = async (members: MembersConfig): Promise<void> => {
@@ -76,6 +61,8 @@ export function nodeMembership(
       return;
     }
     await list.begin(source);
+    // A list in the configuration needs none of it, and every node would pay for it in memory.
+    const { startFeed } = await import('./member-feed.ts');
     feed = startFeed(members, feedParts);
   };
   return {
@@ -101,41 +88,6 @@ export function nodeMembership(
 function nameOfSource({ source, kubernetes, dns }: MembersConfig): string {
   if (source === 'kubernetes') return `kubernetes ${kubernetes.namespace}/${kubernetes.service}`;
   return source === 'dns' ? `dns ${dns.name}` : source;
-}
-
-function startFeed(
-  members: MembersConfig,
-  parts: {
-    readonly listen: string;
-    readonly list: MemberList;
-    readonly log: Logger;
-    readonly onTrouble: (kind: string) => void;
-  },
-): Feed {
-  const { listen, list, log, onTrouble } = parts;
-  const family = familyOf(listen);
-  const common = { list, log, clock: systemClock };
-  if (members.source === 'dns') {
-    const createResolver = (): Resolver =>
-      new Resolver({ timeout: DNS_TIMEOUT_MS, tries: DNS_TRIES });
-    const feed = new DnsMembership(
-      { ...members.dns, family },
-      { ...common, createResolver, onTrouble: () => onTrouble('dns') },
-    );
-    feed.start();
-    return feed;
-  }
-  const { namespace, service, kubeconfig } = members.kubernetes;
-  const connect = (): Promise<ClusterAccess> =>
-    kubeconfig === '' ? inClusterAccess() : kubeconfigAccess(kubeconfig);
-  const api = new KubeApi({ timeoutMs: CALL_TIMEOUT_MS }, { connect, calls: API_CALLS.agent });
-  const { port: defaultPort } = splitAddress(listen);
-  const feed = new EndpointSliceMembership(
-    { namespace, service, family, defaultPort },
-    { ...common, api, random: Math.random, onTrouble },
-  );
-  feed.start();
-  return feed;
 }
 
 /**

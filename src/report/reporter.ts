@@ -3,8 +3,6 @@ import type { NodeInventory } from '../rpc/inventory.ts';
 import { AgentError } from '../rpc/agent-error.ts';
 import type { Clock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
-import { buildReport } from './build-report.ts';
-import { ClusterContent } from './cluster-content.ts';
 import type { ReportMetrics } from './report-metrics.ts';
 import type { Report, ReportMember } from './report.ts';
 import type { ReportRules } from './verdict.ts';
@@ -105,6 +103,11 @@ export class Reporter<M extends AskedMember> {
     this.#progress = { isRunning: true, answered: 0, members: members.length };
     try {
       const answers = await this.#askAll(members);
+      // Most agents are never asked for a report, and would pay for its code in memory.
+      const [{ buildReport }, { ClusterContent }] = await Promise.all([
+        import('./build-report.ts'),
+        import('./cluster-content.ts'),
+      ]);
       const content = new ClusterContent();
       // In the order of the members, so that who answers first changes nothing.
       for (const { inventory } of answers) {
