@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { getCACertificates } from 'node:tls';
-import { EnvHttpProxyAgent, type Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
 import type { AddressGuard } from './address-guard.ts';
 import { OriginBreakers } from './origin-breakers.ts';
+import { EnvHttpProxyAgent } from './undici.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
 
 const MAX_REDIRECTS = 5;
@@ -60,8 +61,8 @@ export class UpstreamClient {
   readonly #headers: Readonly<Record<string, string>>;
   readonly #namespace: string | undefined;
   readonly #guard: AddressGuard;
-  readonly #pooled: EnvHttpProxyAgent;
-  readonly #fresh: EnvHttpProxyAgent;
+  readonly #pooled: Dispatcher;
+  readonly #fresh: Dispatcher;
   readonly #breakers: OriginBreakers;
   /** Where the upstream sent a request last. */
   #redirectTarget: string | undefined;

@@ -1,5 +1,5 @@
-import { errors } from 'undici';
 import { SourceError } from '../sources/source.ts';
+import { errors } from './undici.ts';
 
 /** The ways in which an upstream gives no usable answer. */
 export type UpstreamFailureKind =
