@@ -11,8 +11,10 @@ import { AgentClient } from '../../src/rpc/agent-client.ts';
 import {
   AbortIngestRequestSchema,
   Local,
+  KeepRequestSchema,
   LocateRequestSchema,
   ObserveRequestSchema,
+  RecordProofRequestSchema,
   Peer,
   ReadRequestSchema,
   StatRequestSchema,
@@ -276,6 +278,8 @@ describe(`an agent that gets calls which are none (FUZZ_SEED=${seed})`, () => {
         }),
       ),
       AbortIngest: toBinary(AbortIngestRequestSchema, create(AbortIngestRequestSchema, { digest })),
+      Keep: toBinary(KeepRequestSchema, create(KeepRequestSchema, { digest })),
+      RecordProof: toBinary(RecordProofRequestSchema, create(RecordProofRequestSchema)),
       Watch: victim.message,
     };
     expect(Object.keys(encoded).sort()).toEqual(Local.methods.map((one) => one.name).sort());
