@@ -161,6 +161,18 @@ describe('documentation', () => {
     expect(missing.filter((file) => !links.includes(file))).toEqual([]);
   });
 
+  test('docs/security.md counts the packages of the lock file', () => {
+    const { packages } = JSON.parse(read('package-lock.json')) as {
+      packages: Record<string, { dev?: boolean; devOptional?: boolean; integrity?: string }>;
+    };
+    const all = Object.entries(packages).flatMap(([path, one]) => (path === '' ? [] : [one]));
+    const running = all.filter(({ dev, devOptional }) => !(dev ?? devOptional ?? false));
+    expect(read('docs/security.md').replace(/\s+/g, ' ')).toContain(
+      `with their hashes: ${running.length} for the running program, ${all.length} with`,
+    );
+    expect(all.filter(({ integrity }) => integrity === undefined)).toEqual([]);
+  });
+
   test('what is wrong is found', () => {
     const page = parseMarkdown(
       [
