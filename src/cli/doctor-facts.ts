@@ -96,7 +96,8 @@ function gatherersFor(place: DoctorPlace): Gatherers {
     const { hostRoot } = place;
     const path = await configFile();
     const lazySnapshotters = LAZY_SNAPSHOTTERS;
-    return gatherConfig({ path, version: await version(), hostRoot, lazySnapshotters });
+    const found = { path, version: await version(), hostRoot, lazySnapshotters };
+    return gatherConfig({ ...found, isOnNode: (await owner()) !== undefined });
   });
   const isContainerd = config.agent.store.kind === 'containerd';
   const members = once(() => agentPage(config, signal));
@@ -106,7 +107,6 @@ function gatherersFor(place: DoctorPlace): Gatherers {
       nodeName: config.node.name,
       mirrorUrl,
       isKeeperOff: config.agent.keeper.mode === 'off',
-      hasTls: config.tls.mode !== 'off',
       policies: config.registry.policies,
       containerdConfig: await configFile(),
     }),
@@ -243,13 +243,12 @@ async function fetchPage(url: string, signal: AbortSignal): Promise<unknown> {
   return response.json();
 }
 
-/** containerd makes its directory with the first image: the disk is that of what is above. */
+/** containerd makes its directory with the first image: its root is on the same disk. */
 async function usageAt(path: string): Promise<DiskUsage> {
-  const parent = dirname(path);
   return readDiskUsage(path).catch((error: unknown) => {
     const isMissing = error instanceof Error && 'code' in error && error.code === 'ENOENT';
-    if (!isMissing || parent === path) throw error;
-    return usageAt(parent);
+    if (!isMissing) throw error;
+    return readDiskUsage(dirname(path));
   });
 }
 

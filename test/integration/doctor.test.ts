@@ -18,6 +18,7 @@ import { freePort } from '../support/ports.ts';
 import { pushImage } from '../support/push.ts';
 import { mountSmallDisk } from '../support/small-disk.ts';
 import { suiteScope } from '../support/test-scope.ts';
+import { repositoryRoot } from '../support/tools.ts';
 import { renderToml, type TomlTable } from '../support/toml.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -113,6 +114,29 @@ describe('salvor doctor on a real node', () => {
     const byDefault = await examine({ options: { only: ['canary'], canary: '' } });
     expect(byDefault.ids, byDefault.text).toEqual([]);
     expect(await node.containerd.listImages()).toEqual([]);
+  });
+
+  test('is a command with an exit code', async () => {
+    const run = async (...more: string[]): Promise<{ code: number; stdout: string }> => {
+      const main = join(repositoryRoot, 'src/main.ts');
+      const called = promisify(execFile)(process.execPath, [
+        ...[main, 'doctor', '--config', node.configPath, ...more],
+      ]);
+      return called.then(
+        ({ stdout }) => ({ code: 0, stdout }),
+        (error: { code: number; stdout: string }) => error,
+      );
+    };
+    expect(await run('--only', 'registry', '--only', 'canary')).toEqual({
+      code: 0,
+      stdout: 'nothing found\n',
+    });
+    const alone = await run('--only', 'registry', '--mirror-url', 'http://127.0.0.1:9');
+    expect(alone).toMatchObject({
+      code: 2,
+      stdout: expect.stringContaining('[registry-unreachable]') as string,
+    });
+    expect(await run('--only', 'nonsense')).toMatchObject({ code: 1, stdout: '' });
   });
 
   test('finds what is wrong with the configuration of containerd', async () => {

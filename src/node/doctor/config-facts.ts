@@ -12,11 +12,17 @@ const OLD_TABLE = ['plugins', 'io.containerd.grpc.v1.cri'];
 /** What has moved out of that table. Others, such as stream_server_port, stay in it. */
 const MOVED = ['registry', 'containerd', 'max_concurrent_downloads', 'image_pull_with_sync_fs'];
 
-/** Reads how containerd is set up, for {@link Facts}. */
+/**
+ * Reads how containerd is set up, for {@link Facts}.
+ *
+ * @param options.isOnNode files that are missing here are missing on the node
+ * @throws when that cannot be seen from here
+ */
 export async function gatherConfig(options: {
   readonly path: string;
   readonly version: string | undefined;
   readonly hostRoot: string;
+  readonly isOnNode: boolean;
   readonly lazySnapshotters: ReadonlySet<string>;
 }): Promise<Facts['config']> {
   const { hostRoot, lazySnapshotters, path, version } = options;
@@ -25,6 +31,11 @@ export async function gatherConfig(options: {
     hostRoot,
     ...(version === undefined ? {} : { version }),
   });
+  if (config.files.length === 0 && config.problems.length === 0 && !options.isOnNode) {
+    throw new Error(
+      `${path} is not to be seen from here: run it on the node itself, or name its / as --host-root`,
+    );
+  }
   const { files } = await readConfigFiles(path, { hostRoot });
   // A file of the newest version that the release knows is not brought up to date.
   const newest = containerdRelease(version).isAtLeast('2.3.0') ? 4 : 3;

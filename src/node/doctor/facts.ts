@@ -40,7 +40,6 @@ export interface Facts {
     readonly nodeName: string;
     readonly mirrorUrl: string;
     readonly isKeeperOff: boolean;
-    readonly hasTls: boolean;
     readonly policies: readonly { readonly match: string; readonly mode: string }[];
     readonly containerdConfig: string;
   };

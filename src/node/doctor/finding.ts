@@ -58,7 +58,10 @@ export const catalogue = {
   'members-one-way': ['info', 'that agent is too old to say whether it reaches this node'],
   'members-cut-off': ['error', 'the one gets nothing from the other in an outage'],
   'identity-unusable': ['error', 'other nodes refuse this one'],
-  'identity-role-missing': ['error', 'other nodes refuse what this certificate does not name'],
+  'identity-role-missing': [
+    'info',
+    'it is of no use to a process of that role, which may have its own',
+  ],
   'identity-expires': ['warning', 'after that other nodes refuse this one'],
   'clock-skewed': ['warning', 'certificates and the age of tags are judged by the clock'],
   'disk-nearly-full': ['warning', 'kubelet removes images, which other nodes may need'],

@@ -1,0 +1,13 @@
+import type { Facts } from '../../../../src/node/doctor/facts.ts';
+
+/** Settings of a node that is in order. */
+export function settings(changes: Partial<Facts['settings']> = {}): Facts['settings'] {
+  return {
+    nodeName: 'node-a',
+    mirrorUrl: 'http://127.0.0.1:7480',
+    isKeeperOff: false,
+    policies: [],
+    containerdConfig: '/etc/containerd/config.toml',
+    ...changes,
+  };
+}
