@@ -65,6 +65,12 @@ async function restartPod(node: PodNode): Promise<void> {
   await node.startPod();
 }
 
+/** How many requests the registry of a node is answering. */
+async function streamsOf(node: PodNode): Promise<number> {
+  const { body = '' } = (await node.page(7481, '/metrics')) ?? {};
+  return Number(/^salvor_registry_streams (\d+)$/m.exec(body)?.[1]);
+}
+
 describe('a rolling restart in an outage', () => {
   test('fails no pull of the nodes that are not being restarted', async () => {
     for (const node of cluster.nodes) {
@@ -82,6 +88,23 @@ describe('a rolling restart in an outage', () => {
       expect(pulls.failures).toEqual([]);
       expect(node.program('registry').hasExited).toBe(false);
     }
+  });
+
+  test('ends the downloads that run on the restarted node itself', async () => {
+    const [node] = cluster.nodes as [PodNode];
+    const wanted = reference(tags[1]!);
+    await node.containerd.removeImage(wanted);
+    await cluster.network.limitRate(node.host, '60mbit');
+    const pull = node.containerd.pull(wanted);
+    // The two large layers take more than three seconds.
+    await waitFor(async () => (await streamsOf(node)) === 2, {
+      what: 'downloads under way',
+      timeoutMs: 20_000,
+    });
+    await restartPod(node);
+    await pull;
+    expect(await node.containerd.isUnpacked(wanted)).toBe(true);
+    await cluster.network.limitRate(node.host, '10gbit');
   });
 
   test('lets the restarted node serve and pull, though no upstream is there', async () => {

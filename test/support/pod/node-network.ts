@@ -68,6 +68,13 @@ export class NodeNetwork {
     const port = `port${host.address.split('.').at(-1)}`;
     await ip(this.#switch, ['link', 'set', port, state === 'in' ? 'up' : 'down']);
   }
+
+  /** Lets no more come to a machine than so many bits a second, such as "100mbit". */
+  async limitRate(host: NetworkHost, rate: string): Promise<void> {
+    const port = `port${host.address.split('.').at(-1)}`;
+    const shape = ['root', 'tbf', 'rate', rate, 'burst', '256k', 'latency', '200ms'];
+    await call(this.#switch, ['tc', 'qdisc', 'replace', 'dev', port, ...shape]);
+  }
 }
 
 /** Waits until something accepts connections at an address, as seen from a machine. */
@@ -116,6 +123,10 @@ async function hold(scope: TestScope, name: string): Promise<Holder> {
 }
 
 async function ip(holder: Holder, arguments_: readonly string[]): Promise<void> {
-  const [command, ...first] = holder.launcher as [string, ...string[]];
-  await run(command, [...first, 'ip', ...arguments_], { timeout: callTimeoutMs });
+  await call(holder, ['ip', ...arguments_]);
+}
+
+async function call(holder: Holder, command: readonly string[]): Promise<void> {
+  const [first, ...others] = [...holder.launcher, ...command];
+  await run(first!, others, { timeout: callTimeoutMs });
 }
