@@ -1,10 +1,11 @@
 import { defineConfig } from 'vitest/config';
 
-// Every containerd version and the soak take a minute or more: they run in CI, by
-// `npm run test:all`, all but the containerd that Debian packages.
+// What takes long, or repeats on another containerd what `npm test` shows on the one that Debian
+// packages, runs in CI, by `npm run test:all`.
 const onlyInCi = [
   'test/faults/containerd/{containerd,keeper}-{1.7,2.*}.test.ts',
-  'test/integration/hosts-2.*.test.ts',
+  'test/integration/{hosts-2.*,hosts-kill,identity,last-copies,membership,small-disk}.test.ts',
+  'test/integration/{cold-start,packages,pod-rolling-restart}.test.ts',
   'test/soak/soak.test.ts',
 ];
 

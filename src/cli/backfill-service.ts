@@ -4,7 +4,7 @@ import type { ContainerdConnection } from '../agent/containerd/containerd-connec
 import { ContainerdClient } from '../agent/containerd/containerd-client.ts';
 import { ContainerdEditor } from '../agent/containerd/containerd-editor.ts';
 import { ContainerdLeases } from '../agent/containerd/containerd-leases.ts';
-import { DirectoryStore } from '../agent/directory/directory-store.ts';
+import type { DirectoryStore } from '../agent/directory/directory-store.ts';
 import { readDiskUsage, type ReadDiskUsage } from '../agent/disk-usage.ts';
 import type { Integrity } from '../agent/integrity.ts';
 import { Backfill } from '../agent/keeper/backfill.ts';
@@ -133,10 +133,15 @@ function placeOf(
     };
     return { images: new ContainerdImages({ client, manifests, store }), restore, readDisk };
   }
-  if (!(store instanceof DirectoryStore)) return undefined;
+  if (!isDirectory(store)) return undefined;
   return {
     images: new DirectoryImages({ manifests, store }),
     restore: new DirectoryRestore({ store }),
     readDisk: () => readDiskUsage(directory.path),
   };
+}
+
+/** By its kind: the class itself is loaded only where there is such a store. */
+function isDirectory(store: ContentStore): store is DirectoryStore {
+  return store.kind === 'directory';
 }

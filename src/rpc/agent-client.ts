@@ -3,7 +3,6 @@ import {
   Metadata,
   type CallOptions,
   type ChannelCredentials,
-  type ClientReadableStream,
   type ClientWritableStream,
   type MethodDefinition,
 } from '@grpc/grpc-js';
@@ -20,6 +19,7 @@ import {
   type HeldPart,
   type TagStatement,
 } from './agent-protocol.ts';
+import { CancellableStream } from './cancellable-stream.ts';
 import {
   AbortIngestRequestSchema,
   InventoryRequestSchema,
@@ -434,39 +434,6 @@ export class AgentClient {
   }
 }
 
-class CancellableStream<T> implements AsyncIterable<T> {
-  readonly #call: ClientReadableStream<T>;
-  readonly #action: string;
-  readonly #signal: AbortSignal | undefined;
-  readonly #abort = (): void => this.cancel();
-
-  constructor(call: ClientReadableStream<T>, action: string, signal?: AbortSignal) {
-    this.#call = call;
-    this.#action = action;
-    this.#signal = signal;
-    readAhead(call, 1);
-    // A stream that is cancelled before anyone iterates it must not raise an unhandled error.
-    call.on('error', () => undefined);
-    if (signal?.aborted === true) call.cancel();
-    else signal?.addEventListener('abort', this.#abort, { once: true });
-  }
-
-  cancel(): void {
-    this.#signal?.removeEventListener('abort', this.#abort);
-    this.#call.cancel();
-  }
-
-  async *[Symbol.asyncIterator](): AsyncIterator<T> {
-    try {
-      for await (const message of this.#call) yield message as T;
-    } catch (error) {
-      throw AgentError.from(error, this.#action);
-    } finally {
-      this.cancel();
-    }
-  }
-}
-
 function holderFromMessage(holder: Holder): LocatedHolder {
   return {
     node: holder.node,
@@ -477,17 +444,6 @@ function holderFromMessage(holder: Holder): LocatedHolder {
     tags: holder.tags.map(tagFromMessage).filter((tag) => tag !== undefined),
     registrySeen: holder.registrySeen,
   };
-}
-
-/**
- * Bounds how many messages are kept for a reader that is slow to take them. grpc-js leaves it at
- * sixteen, some megabytes of a blob, and has no option for it.
- */
-function readAhead(call: ClientReadableStream<unknown>, messages: number): void {
-  const { _readableState: state } = call as unknown as {
-    _readableState: { highWaterMark: number };
-  };
-  state.highWaterMark = messages;
 }
 
 /**
