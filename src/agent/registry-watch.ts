@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises';
 import type { Logger } from '../telemetry/logger.ts';
 import { processStart } from '../telemetry/process-start.ts';
 
@@ -13,11 +14,19 @@ export class RegistryWatch {
   readonly #log: Logger;
   readonly #kill: (pid: number) => void;
   readonly #onEnded: () => void;
+  readonly #isOurs: (pid: number) => Promise<boolean>;
 
-  constructor(dependencies: { log: Logger; kill: (pid: number) => void; onEnded: () => void }) {
+  /** @param dependencies.isOurs whether a process runs this program; the rest is left alone */
+  constructor(dependencies: {
+    log: Logger;
+    kill: (pid: number) => void;
+    onEnded: () => void;
+    isOurs?: (pid: number) => Promise<boolean>;
+  }) {
     this.#log = dependencies.log;
     this.#kill = dependencies.kill;
     this.#onEnded = dependencies.onEnded;
+    this.#isOurs = dependencies.isOurs ?? runsOwnProgram;
   }
 
   /**
@@ -25,7 +34,7 @@ export class RegistryWatch {
    *
    * @param options.timeoutMs silence for longer than this, measured while this process itself
    *   was running, ends the watched one
-   * @returns undefined when the process cannot be seen from here
+   * @returns undefined when the process cannot be seen from here, or is another program's
    */
   async start(options: {
     readonly pid: number;
@@ -35,6 +44,8 @@ export class RegistryWatch {
     const { pid, timeoutMs } = options;
     const startedAt = await processStart(pid);
     if (startedAt === '' || startedAt !== options.processStart) return undefined;
+    // Whoever speaks for the registry must not be able to have anything else on this node ended.
+    if (!(await this.#isOurs(pid))) return undefined;
     const intervalMs = Math.max(20, Math.floor(timeoutMs / CHECKS_PER_TIMEOUT));
     let silentChecks = 0;
     let lastCheckMs = performance.now();
@@ -68,5 +79,15 @@ export class RegistryWatch {
     } catch (error) {
       this.#log.error({ pid, err: error }, 'cannot end the silent registry process');
     }
+  }
+}
+
+/** Whether a process runs the same executable as this one. */
+async function runsOwnProgram(pid: number): Promise<boolean> {
+  try {
+    const [own, other] = await Promise.all([stat('/proc/self/exe'), stat(`/proc/${pid}/exe`)]);
+    return own.dev === other.dev && own.ino === other.ino;
+  } catch {
+    return false;
   }
 }

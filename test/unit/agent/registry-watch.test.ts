@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { execPath } from 'node:process';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { RegistryWatch } from '../../../src/agent/registry-watch.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
@@ -26,8 +27,9 @@ afterEach(async () => {
   children.length = 0;
 });
 
-function process(): ChildProcess & { pid: number } {
-  const child = spawn('sleep', ['60'], { stdio: 'ignore' });
+function process(command = ['sleep', '60']): ChildProcess & { pid: number } {
+  const [program = '', ...arguments_] = command;
+  const child = spawn(program, arguments_, { stdio: 'ignore' });
   children.push(child);
   if (child.pid === undefined) throw new Error('Cannot start a process');
   return child as ChildProcess & { pid: number };
@@ -40,6 +42,7 @@ function scene() {
     log: silentLogger,
     kill: (pid) => killed.push(pid),
     onEnded: () => (ended += 1),
+    isOurs: async () => true,
   });
   return { watch, killed, ended: () => ended };
 }
@@ -135,6 +138,20 @@ describe('RegistryWatch', () => {
     expect(await watch.start({ ...options, processStart: '' })).toBeUndefined();
   });
 
+  it('RegistryWatch refuses a process that runs another program', async () => {
+    const watch = new RegistryWatch({
+      log: silentLogger,
+      kill: () => undefined,
+      onEnded: () => undefined,
+    });
+    const start = async (pid: number) =>
+      watch.start({ pid, timeoutMs: TIMEOUT_MS, processStart: await processStart(pid) });
+    expect(await start(process().pid)).toBeUndefined();
+    const own = await start(process([execPath, '-e', 'setTimeout(() => 0, 60000)']).pid);
+    expect(own).toBeDefined();
+    own?.stop();
+  });
+
   it('RegistryWatch survives a process that it may not end', async () => {
     const errors: string[] = [];
     const watch = new RegistryWatch({
@@ -143,6 +160,7 @@ describe('RegistryWatch', () => {
         throw new Error('EPERM');
       },
       onEnded: () => undefined,
+      isOurs: async () => true,
     });
     await begin(watch, process().pid);
     await pass(TIMEOUT_MS * 1.2);
