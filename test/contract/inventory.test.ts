@@ -69,6 +69,10 @@ async function pull(): Promise<{ name: string; index: Image; image: Image }> {
   await pushImage({ baseUrl: registry.url, repository, tag: 'v1' }, index);
   const name = `${registry.host}/${repository}:v1`;
   await node.pull(name);
+  // The collection that follows a pull must not come when a test has taken labels away.
+  const leases = new ContainerdLeases(connection);
+  await leases.create('sweep', { flat: true });
+  await leases.delete('sweep', { sync: true });
   return { name, index, image };
 }
 
@@ -149,9 +153,6 @@ describe('Inventories of a real containerd', () => {
     const layers = image.blobs.slice(1).map(({ digest }) => digest);
     const labels = layers.map((_, n) => `containerd.io/gc.ref.content.l.${n}=`);
     const leases = new ContainerdLeases(connection);
-    // What earlier removals have left for garbage collection to do must not fall into this test.
-    await leases.create('sweep', { flat: true, expiresAtMs: Date.now() + 600_000 });
-    await leases.delete('sweep', { sync: true });
     await node.ctr(['content', 'label', image.digest, ...labels]);
     expect(states(await inventory(), name).at(-1)).toBe(`${here}: complete, 0 missing, 2 passing`);
     await leases.create('inventory-test', { flat: true, expiresAtMs: Date.now() + 600_000 });
