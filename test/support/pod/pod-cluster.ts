@@ -67,7 +67,9 @@ export async function startPodCluster(
   }
   const values = join(scope.directory, 'values.json');
   const upstreams = { [upstream.host]: { url: upstream.url, ...options.upstream } };
-  await writeFile(values, JSON.stringify({ config: { registry: { upstreams } } }));
+  // Or a node that an image is removed from could still have it, and there would be nothing to pull.
+  const agent = { copies: { wanted: 0 } };
+  await writeFile(values, JSON.stringify({ config: { registry: { upstreams }, agent } }));
   const sources = {
     rendered: render('minimal', '--values', values),
     rootDirectory,
