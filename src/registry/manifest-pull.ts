@@ -3,12 +3,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { ManifestReference } from '../oci/path.ts';
 import { tagName } from '../oci/reference.ts';
 import type { LocateSummary } from '../rpc/agent-client.ts';
-import {
-  OBSERVED_AT_HEADER,
-  SOURCE_HEADER,
-  type Answer,
-  type AnswerDecision,
-} from './answer.ts';
+import { OBSERVED_AT_HEADER, SOURCE_HEADER, type Answer, type AnswerDecision } from './answer.ts';
 import { outcomeOf } from './blob-fetch.ts';
 import type { Budgets } from './budgets.ts';
 import { BusyError, type ByteBudget } from './byte-budget.ts';

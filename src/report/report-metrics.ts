@@ -35,7 +35,10 @@ export function createReportMetrics(
     'salvor_report_complete',
     'Whether every member answered for the last report: 1, else 0.',
   );
-  const time = gauge('salvor_report_timestamp_seconds', 'When the last report was made, in seconds since the epoch.');
+  const time = gauge(
+    'salvor_report_timestamp_seconds',
+    'When the last report was made, in seconds since the epoch.',
+  );
   const duration = gauge('salvor_report_duration_seconds', 'How long the last report took.');
   new Gauge({
     name: 'salvor_report_age_seconds',

@@ -185,7 +185,9 @@ async function unkeep(node: ClusterNode, { program }: BenchContext): Promise<voi
 async function requireKept(node: ClusterNode, least: number): Promise<void> {
   const answer = await fetch(`http://127.0.0.1:${node.agentAdminPort}/metrics`);
   const metrics = await answer.text();
-  const labels = Number(/^salvor_agent_keeper_labels_restored_total (\d+)/m.exec(metrics)?.[1] ?? 0);
+  const labels = Number(
+    /^salvor_agent_keeper_labels_restored_total (\d+)/m.exec(metrics)?.[1] ?? 0,
+  );
   if (labels < least) {
     throw new Error(`Cannot count this: ${labels} references were restored, not ${least}`);
   }
