@@ -125,9 +125,9 @@ export class AgentClient {
       // Nodes are dialled by address, which must not stand in the TLS handshake: RFC 6066, 3.
       'grpc.ssl_target_name_override': roleName('agent'),
       'grpc.initial_reconnect_backoff_ms': 100,
-      // A socket on this machine costs nothing to try, and until it is there again a pull in an
-      // outage finds nobody.
-      'grpc.max_reconnect_backoff_ms': options.target.startsWith('unix:') ? 200 : 2000,
+      // Between two tries a call fails without one, and a lookup takes an agent that has just come
+      // back for one that has nothing. Tries are made only for calls, so they cost little.
+      'grpc.max_reconnect_backoff_ms': 200,
       'grpc.client_idle_timeout_ms': 300_000,
       'grpc.keepalive_time_ms': 10_000,
       'grpc.keepalive_timeout_ms': 5_000,
