@@ -4,6 +4,7 @@ import { AgentServer } from '../agent/agent-server.ts';
 import { ContainerdClient } from '../agent/containerd/containerd-client.ts';
 import type { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
 import { ContainerdEditor } from '../agent/containerd/containerd-editor.ts';
+import { EventWatch } from '../agent/containerd/event-watch.ts';
 import type { Backfill } from '../agent/keeper/backfill.ts';
 import type { BackfillStatus } from '../agent/keeper/backfill-progress.ts';
 import { HeldContent } from '../agent/held-content.ts';
@@ -20,7 +21,7 @@ import type { ObservationFile } from '../agent/observation-file.ts';
 import { Observations } from '../agent/observations.ts';
 import { PullCount, type PullSummary } from '../agent/pulls/pull-count.ts';
 import { createPullMetrics } from '../agent/pulls/pull-metrics.ts';
-import { PullWatch } from '../agent/pulls/pull-watch.ts';
+import { IMAGE_TOPICS, imageOf } from '../agent/pulls/image-events.ts';
 import { askRegistryLog } from '../agent/pulls/registry-log.ts';
 import { PEER_ROLES, PeerService } from '../agent/peer-service.ts';
 import { Reach } from '../agent/reach.ts';
@@ -265,7 +266,18 @@ function pullCount(
     clock: systemClock,
     log,
   });
-  const watch = new PullWatch({ client, count, clock: systemClock, log });
+  const watch = new EventWatch(
+    { topics: IMAGE_TOPICS },
+    {
+      client,
+      clock: systemClock,
+      log,
+      onEvent: (event) => {
+        const image = imageOf(event);
+        if (image !== undefined) count.noteImage(image);
+      },
+    },
+  );
   return {
     start: () => watch.start(),
     stop: async () => {

@@ -1,5 +1,6 @@
 import type { Registry } from 'prom-client';
 import { ContainerdClient } from '../agent/containerd/containerd-client.ts';
+import { EventWatch } from '../agent/containerd/event-watch.ts';
 import type { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
 import { ContainerdLeases } from '../agent/containerd/containerd-leases.ts';
 import { CopyCount } from '../agent/keeper/copy-count.ts';
@@ -8,7 +9,6 @@ import { GuardSet } from '../agent/keeper/guard-set.ts';
 import { createLastCopiesMetrics } from '../agent/keeper/last-copies-metrics.ts';
 import { LastCopies } from '../agent/keeper/last-copies.ts';
 import { RuntimeImages } from '../agent/keeper/runtime-images.ts';
-import { RuntimeWatch } from '../agent/keeper/runtime-watch.ts';
 import type { Inventories } from '../agent/inventory/inventories.ts';
 import type { Config } from '../config/schema.ts';
 import type { Membership } from '../discovery/membership.ts';
@@ -82,12 +82,12 @@ export function lastCopiesService(
     metrics: createLastCopiesMetrics(parts.metrics),
     random: Math.random,
   });
-  const watch = new RuntimeWatch({
-    client,
-    clock: systemClock,
-    log,
-    onChange: () => copies.mark(),
-  });
+  const mark = (): void => copies.mark();
+  // Events only make it sooner: what was missed counts as one change.
+  const watch = new EventWatch(
+    { topics: ['/images/', '/containers/create', '/containers/delete'] },
+    { client, clock: systemClock, log, onEvent: mark, onGap: mark },
+  );
   const service: Service = {
     name: 'last copies',
     start: async () => {

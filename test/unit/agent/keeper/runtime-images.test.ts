@@ -1,16 +1,10 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 
 import { RuntimeImages } from '../../../../src/agent/keeper/runtime-images.ts';
-import { RuntimeWatch } from '../../../../src/agent/keeper/runtime-watch.ts';
-import type { ContainerdClient } from '../../../../src/agent/containerd/containerd-client.ts';
 import { digestOf, type Digest } from '../../../../src/oci/digest.ts';
 import { goArchitecture } from '../../../../src/oci/manifest.ts';
 import type { ImagePart, NodeInventory, PlatformTree } from '../../../../src/rpc/inventory.ts';
-import { createLogger } from '../../../../src/telemetry/logger.ts';
-import { FakeClock } from '../../../support/fake-clock.ts';
 
-const log = createLogger({ level: 'silent' });
 const digest = (name: string): Digest => digestOf(Buffer.from(name));
 const here = { os: 'linux', architecture: goArchitecture(process.arch) };
 const elsewhere = { os: 'linux', architecture: 'riscv64' };
@@ -97,38 +91,5 @@ describe('RuntimeImages', () => {
   test('targets gives what can be understood of the records', async () => {
     const images = imagesOf(Promise.resolve(inventory()), [digest('index'), 'odd', digest('b')]);
     expect(await images.targets({})).toEqual(new Set([digest('index'), digest('b')]));
-  });
-});
-
-describe('RuntimeWatch', () => {
-  test('tells of events, and once more whenever it had to begin anew', async () => {
-    const clock = new FakeClock();
-    let subscriptions = 0;
-    let changes = 0;
-    const events = async function* (
-      _topics: readonly string[],
-      { signal }: { signal?: AbortSignal } = {},
-    ) {
-      subscriptions += 1;
-      if (subscriptions === 1) throw new Error('containerd is away');
-      yield { topic: '/images/delete' };
-      yield { topic: '/images/create' };
-      await delay(60_000, undefined, { signal, ref: false });
-    };
-    const watch = new RuntimeWatch({
-      client: { events: events as unknown as ContainerdClient['events'] },
-      clock,
-      log,
-      onChange: () => {
-        changes += 1;
-      },
-    });
-    watch.start();
-    await clock.untilSleeping();
-    expect(changes).toBe(1);
-    clock.advance(1000);
-    await expect.poll(() => changes).toBe(3);
-    await watch.stop();
-    expect([subscriptions, clock.sleeping]).toEqual([2, 0]);
   });
 });
