@@ -19,6 +19,8 @@ export default tseslint.config(
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
       '@typescript-eslint/prefer-promise-reject-errors': 'error',
       '@typescript-eslint/switch-exhaustiveness-check': 'error',
+      // What is held until the end of a block need not be asked anything.
+      '@typescript-eslint/no-unused-vars': ['error', { ignoreUsingDeclarations: true }],
       // A port may be asynchronous where one of its adapters is not.
       '@typescript-eslint/require-await': 'off',
       '@typescript-eslint/unified-signatures': 'off',

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { setTimeout as wait } from 'node:timers/promises';
 
 import { ContainerdClient } from '../agent/containerd/containerd-client.ts';
 import { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
@@ -15,6 +14,7 @@ import {
   type ContainerdRelease,
 } from '../node/containerd-config/containerd-release.ts';
 import { hostsDiff } from '../node/hosts/hosts-diff.ts';
+import { HostsLock } from '../node/hosts/hosts-lock.ts';
 import { planHosts, type HostsPlan } from '../node/hosts/hosts-plan.ts';
 import { hostsReport, reportText } from '../node/hosts/hosts-report.ts';
 import { hasChanges, install } from '../node/hosts/install.ts';
@@ -22,10 +22,12 @@ import { InstallState } from '../node/hosts/install-record.ts';
 import { restore } from '../node/hosts/restore.ts';
 import { selfTest } from '../node/hosts/self-test.ts';
 import { UPSTREAMS_FILE, type UpstreamSettings } from '../node/hosts/upstream-files.ts';
-import type { Clock } from '../telemetry/clock.ts';
 import { mirrorUrlOf } from './mirror-url.ts';
+import { waitingClock } from './waiting-clock.ts';
 
 const VERSION_CALL_MS = 2000;
+/** Another run has the lock while it writes, which takes milliseconds. */
+const LOCK_WAIT_MS = 30_000;
 
 /** What `salvor hosts` takes beside the settings. */
 export interface HostsOptions {
@@ -52,13 +54,8 @@ type HostsConfig = Pick<Config, 'node' | 'registry' | 'agent'>;
 interface Context {
   readonly signal: AbortSignal;
   readonly writeOut: (text: string) => void;
+  readonly writeError: (text: string) => void;
 }
-
-// Unlike the clock of servers it keeps the process alive: there is nothing else to do meanwhile.
-const clock: Clock = {
-  now: () => Date.now(),
-  sleep: (durationMs, { signal }) => wait(durationMs, undefined, { signal }),
-};
 
 /**
  * `salvor hosts`: sends containerd to the registry of this node, shows how it is sent, or undoes it.
@@ -77,16 +74,21 @@ export async function runHosts(
     context.writeOut(`${config.node.name} is not among ${share} % of the nodes: nothing to do\n`);
     return;
   }
-  const { plan, warnings, mirrorUrl } = await makePlan(config, options, places);
-  const { upstreamDirectory, state } = places;
-  const isDue = options.verb === 'write' && (await hasChanges(plan, places));
+  const { makePlan, warnings, mirrorUrl } = await preparePlan(config, options, places);
+  const { upstreamDirectory } = places;
+  let plan = await makePlan();
+  let isDue = options.verb === 'write' && (await hasChanges(plan, places));
   if (isDue && !options.dryRun) {
     if (options.wait !== false) {
       const waitMs = durationMs(options.wait);
-      await selfTest({ mirrorUrl, waitMs, signal: context.signal }, { clock });
+      await selfTest({ mirrorUrl, waitMs, signal: context.signal }, { clock: waitingClock });
     }
+    await using _held = await lock(places, 'salvor hosts write', context);
+    // Another run may have done it meanwhile.
+    plan = await makePlan();
+    isDue = await hasChanges(plan, places);
     const owner = ownerOf(options.owner);
-    await install(plan, { upstreamDirectory, ...(owner && { owner }) }, { state });
+    if (isDue) await install(plan, { upstreamDirectory, ...(owner && { owner }) }, places);
   }
   const isDone = isDue && !options.dryRun;
   const files = hostsReport(plan, { isDone });
@@ -106,6 +108,7 @@ export async function runHosts(
 }
 
 interface Places {
+  readonly stateDirectory: string;
   readonly upstreamDirectory: string;
   readonly state: InstallState;
 }
@@ -115,8 +118,19 @@ function placesOf(config: HostsConfig): Places {
   if (basename(hostsFile) !== UPSTREAMS_FILE) {
     throw new Error(`Cannot write registry.hostsFile: it must be called ${UPSTREAMS_FILE}`);
   }
-  const directory = join(config.node.stateDirectory, 'hosts');
-  return { upstreamDirectory: dirname(hostsFile), state: new InstallState({ directory }) };
+  const { stateDirectory } = config.node;
+  const state = new InstallState({ directory: join(stateDirectory, 'hosts') });
+  return { stateDirectory, upstreamDirectory: dirname(hostsFile), state };
+}
+
+/** Of everything that is written or undone here: two runs at once would each undo half of the other. */
+async function lock(places: Places, what: string, context: Context): Promise<HostsLock> {
+  const { stateDirectory: directory } = places;
+  const { signal, writeError } = context;
+  return HostsLock.acquire(
+    { directory, what, waitMs: LOCK_WAIT_MS, signal },
+    { clock: waitingClock, onWait: (holder) => writeError(`waiting for ${holder}\n`) },
+  );
 }
 
 async function runRestore(places: Places, options: HostsOptions, context: Context): Promise<void> {
@@ -126,6 +140,7 @@ async function runRestore(places: Places, options: HostsOptions, context: Contex
     return;
   }
   const { upstreamDirectory, state } = places;
+  await using _held = await lock(places, 'salvor hosts restore', context);
   const outcomes = await restore({ upstreamDirectory, isForced: options.force }, { state });
   context.writeOut(
     options.json
@@ -142,20 +157,22 @@ async function runRestore(places: Places, options: HostsOptions, context: Contex
   }
 }
 
-async function makePlan(
+async function preparePlan(
   config: HostsConfig,
   options: HostsOptions,
   { state }: Places,
-): Promise<{ readonly plan: HostsPlan; readonly warnings: string[]; readonly mirrorUrl: string }> {
+): Promise<{
+  readonly makePlan: () => Promise<HostsPlan>;
+  readonly warnings: string[];
+  readonly mirrorUrl: string;
+}> {
   const version = options.containerdVersion ?? (await askVersion(config));
   const release = containerdRelease(version);
   const { roots, warnings } = await rootsOf(options, release);
   const mirrorUrl = mirrorUrlOf(config.registry.listen, options.mirrorUrl);
-  const plan = await planHosts(
-    { roots, mirrorUrl, release, isForced: options.force },
-    { state, check: checkSettings },
-  );
-  return { plan, warnings, mirrorUrl };
+  const planOptions = { roots, mirrorUrl, release, isForced: options.force };
+  const makePlan = () => planHosts(planOptions, { state, check: checkSettings });
+  return { makePlan, warnings, mirrorUrl };
 }
 
 /** @returns undefined when containerd does not answer: what all releases take is written then */

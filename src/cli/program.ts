@@ -115,8 +115,8 @@ export function createProgram(dependencies: ProgramDependencies): Command {
   addHosts(program, dependencies);
   addDoctor(program, dependencies);
   addCerts(program, dependencies);
-  const { writeOut } = dependencies;
-  addUninstall(program, { run: (body) => run(dependencies, body), writeOut });
+  const { writeOut, writeError } = dependencies;
+  addUninstall(program, { run: (body) => run(dependencies, body), writeOut, writeError });
   return program;
 }
 
@@ -359,8 +359,8 @@ function addHosts(program: Command, dependencies: ProgramDependencies): void {
       const config = await load(command, dependencies);
       await run(dependencies, async ({ signal }) => {
         const { runHosts } = await import('./hosts.ts');
-        const { writeOut } = dependencies;
-        await runHosts(config, { ...options, verb }, { signal, writeOut });
+        const { writeOut, writeError } = dependencies;
+        await runHosts(config, { ...options, verb }, { signal, writeOut, writeError });
       });
     });
 }

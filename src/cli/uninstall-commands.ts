@@ -8,6 +8,7 @@ export interface UninstallDependencies {
     body: (context: { readonly signal: AbortSignal }) => Promise<void>,
   ) => Promise<void>;
   readonly writeOut: (text: string) => void;
+  readonly writeError: (text: string) => void;
 }
 
 /** `salvor uninstall`: what the Helm chart's hooks run when a release is deleted. */
@@ -36,8 +37,10 @@ export function addUninstall(program: Command, dependencies: UninstallDependenci
     .description('Delete what Salvor keeps on this node.')
     .requiredOption('--directory <path>', 'node.stateDirectory; it is emptied.')
     .action(async ({ directory }: { directory: string }) => {
-      const { runUninstallState } = await import('./uninstall.ts');
-      await runUninstallState(directory, dependencies);
+      await run(async ({ signal }) => {
+        const { runUninstallState } = await import('./uninstall.ts');
+        await runUninstallState(directory, { signal }, dependencies);
+      });
     });
   group
     .command('hold')

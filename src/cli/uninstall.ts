@@ -1,19 +1,15 @@
-import { readdir, rm } from 'node:fs/promises';
+import { access, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as wait } from 'node:timers/promises';
 import { API_CALLS } from '../kubernetes/api-calls.ts';
 import { inClusterAccess } from '../kubernetes/cluster-access.ts';
 import { KubeApi } from '../kubernetes/kube-api.ts';
 import { podsOnNodes } from '../kubernetes/pods-on-nodes.ts';
-import type { Clock } from '../telemetry/clock.ts';
+import { HostsLock, LOCK_FILES } from '../node/hosts/hosts-lock.ts';
+import { waitingClock } from './waiting-clock.ts';
 
 const CALL_TIMEOUT_MS = 10_000;
-
-// Unlike the clock of servers it keeps the process alive: there is nothing else to do meanwhile.
-const clock: Clock = {
-  now: () => Date.now(),
-  sleep: (durationMs, { signal }) => wait(durationMs, undefined, { signal }),
-};
+/** A `salvor hosts` has its lock while it writes, which takes milliseconds. */
+const LOCK_WAIT_MS = 30_000;
 
 interface Output {
   readonly writeOut: (text: string) => void;
@@ -42,7 +38,7 @@ export async function runUninstallAwait(options: AwaitOptions, output: Output): 
     { timeoutMs: CALL_TIMEOUT_MS },
     { connect: inClusterAccess, calls: API_CALLS.uninstall },
   );
-  const { gone, ready } = await podsOnNodes(options, { api, clock });
+  const { gone, ready } = await podsOnNodes(options, { api, clock: waitingClock });
   output.writeOut(`${ready.length} nodes are restored\n`);
   if (gone.length > 0) {
     output.writeOut(
@@ -58,10 +54,18 @@ export async function runUninstallAwait(options: AwaitOptions, output: Output): 
 /**
  * `salvor uninstall state`: deletes what is in a directory, which itself may be a mount point.
  *
- * @throws when something in it cannot be deleted
+ * @throws when something in it cannot be deleted, or a `salvor hosts` works with it for too long
  */
-export async function runUninstallState(directory: string, output: Output): Promise<void> {
-  const names = await readdir(directory);
+export async function runUninstallState(
+  directory: string,
+  options: { readonly signal: AbortSignal },
+  output: Output & { readonly writeError: (text: string) => void },
+): Promise<void> {
+  await access(directory);
+  const lock = { directory, what: 'salvor uninstall state', waitMs: LOCK_WAIT_MS, ...options };
+  const onWait = (holder: string): void => output.writeError(`waiting for ${holder}\n`);
+  await using _held = await HostsLock.acquire(lock, { clock: waitingClock, onWait });
+  const names = (await readdir(directory)).filter((name) => !LOCK_FILES.includes(name));
   for (const name of names) await rm(join(directory, name), { recursive: true });
   output.writeOut(`Deleted ${names.length} files or directories in ${directory}\n`);
 }

@@ -15,7 +15,12 @@ test('uninstall state empties a directory, and leaves the directory, which may b
   await mkdir(join(directory, 'hosts', 'originals'), { recursive: true });
   await writeFile(join(directory, 'observations.db'), 'x');
   const said: string[] = [];
-  await runUninstallState(directory, { writeOut: (text) => said.push(text) });
+  const signal = AbortSignal.timeout(20_000);
+  await runUninstallState(
+    directory,
+    { signal },
+    { writeOut: (text) => said.push(text), writeError: (text) => said.push(text) },
+  );
   expect(await readdir(directory)).toEqual([]);
   expect(said.join('')).toContain('Deleted 2 files or directories');
 });

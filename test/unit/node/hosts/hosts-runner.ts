@@ -29,6 +29,8 @@ export class HostsRunner {
   /** Where roots are. */
   readonly tree: string;
   readonly state: string;
+  /** What it wrote to standard error. */
+  said = '';
 
   private constructor(directory: string) {
     this.directory = directory;
@@ -71,7 +73,11 @@ export class HostsRunner {
         share: '100',
         ...rest,
       },
-      { signal: AbortSignal.timeout(20_000), writeOut: (text) => (out += text) },
+      {
+        signal: AbortSignal.timeout(20_000),
+        writeOut: (text) => (out += text),
+        writeError: (text) => (this.said += text),
+      },
     );
     return out;
   }
