@@ -7,6 +7,7 @@ interface TargetFlags {
   readonly authority?: string;
   readonly out?: readonly string[];
   readonly roles: readonly Role[];
+  readonly combined: boolean;
   readonly namespace?: string;
   readonly authoritySecret?: string;
   readonly agentSecret?: string;
@@ -84,6 +85,7 @@ function targetOf(flags: TargetFlags): CertsTarget {
     ...(authority !== undefined && { authorityDirectory: authority }),
     directories: flags.out ?? [],
     roles: flags.roles,
+    isCombined: flags.combined,
     namespace: flags.namespace ?? '',
     ...(authoritySecret !== undefined && { authoritySecret }),
     ...(agentSecret !== undefined && { agentSecret }),
@@ -102,13 +104,19 @@ function addTargets(group: Command, options: { name: string; summary: string }):
     .option('--authority <dir>', 'Directory of the authority; not one of a node.')
     .option(
       '--out <dir>',
-      'Directory for ca.crt, tls.crt and tls.key. May be given several times.',
+      'Directory for identities: agent-tls and registry-tls in it, each with ca.crt, tls.crt and ' +
+        'tls.key. May be given several times.',
       collect,
     )
     .addOption(
-      new Option('--roles <roles>', 'What the identities in directories are for.')
+      new Option('--roles <roles>', 'For which roles there is an identity in --out.')
         .default(['agent', 'registry'], 'agent,registry')
         .argParser(parseRoles),
+    )
+    .option(
+      '--combined',
+      'One identity for all roles, in --out itself: for processes with one configuration.',
+      false,
     )
     .option('--namespace <name>', "Namespace of the Secrets. Default: the Pod's, or the context's.")
     .option('--authority-secret <name>', 'Secret of the authority; no node needs to read it.')

@@ -1,4 +1,4 @@
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { CertificateIssuer, type IssueRequest } from '../identity/certificate-issuer.ts';
 import { DirectoryAuthority, DirectoryIdentity } from '../identity/directory-stores.ts';
 import { describeIdentities, type IdentityReport } from '../identity/identity-report.ts';
@@ -18,6 +18,8 @@ export interface CertsTarget {
   readonly authorityDirectory?: string;
   readonly directories: readonly string[];
   readonly roles: readonly Role[];
+  /** One identity for all roles in the directory itself; else a directory in it for each. */
+  readonly isCombined: boolean;
   readonly namespace: string;
   readonly authoritySecret?: string;
   readonly agentSecret?: string;
@@ -94,9 +96,17 @@ function storesOf(target: CertsTarget): Stores {
   return inDirectories
     ? {
         authority: new DirectoryAuthority(resolve(authorityDirectory)),
-        identities: directories.map((each) => new DirectoryIdentity(resolve(each), target.roles)),
+        identities: directories.flatMap((each) => directoryIdentities(resolve(each), target)),
       }
     : secretStores(target, authoritySecret ?? '');
+}
+
+function directoryIdentities(
+  directory: string,
+  { isCombined, roles }: CertsTarget,
+): readonly IdentityStore[] {
+  if (isCombined) return [new DirectoryIdentity(directory, roles)];
+  return roles.map((role) => new DirectoryIdentity(join(directory, `${role}-tls`), [role]));
 }
 
 function secretStores(target: CertsTarget, authoritySecret: string): Stores {

@@ -83,6 +83,27 @@ describe('servers under systemd', () => {
     expect(tmpfiles).toMatch(/^d \/run\/salvor 2770 root salvor -$/m);
   });
 
+  /** Settings with the unit's environment over the file. */
+  const configOf = async (unit: string) => {
+    const lines = settingsOf(unit).get('Environment') ?? [];
+    const env = Object.fromEntries(lines.map((line) => line.split('=') as [string, string]));
+    const command = unit.slice('salvor-'.length, -'.service'.length);
+    return loadConfig({ file: join(directory, 'config.yaml'), env, flags: {}, command });
+  };
+
+  test.each(['agent', 'registry'])('have an identity each: the %s its own alone', async (role) => {
+    const { tls } = await configOf(`salvor-${role}.service`);
+    const own = `/etc/salvor/${role}-tls`;
+    const { ca, certificate, key } = tls;
+    expect([ca, certificate, key]).toEqual([`${own}/ca.crt`, `${own}/tls.crt`, `${own}/tls.key`]);
+    for (const other of units.filter((unit) => unit !== `salvor-${role}.service`)) {
+      expect(settingsOf(other).get('InaccessiblePaths')?.join(' ')).toContain(`-${own}`);
+    }
+    const tmpfiles = readFileSync(join(directory, 'salvor.tmpfiles.conf'), 'utf8');
+    const [mode, group] = role === 'agent' ? ['0700', 'root'] : ['0750', 'salvor'];
+    expect(tmpfiles).toContain(`\nd ${own} ${mode} root ${group} -\n`);
+  });
+
   test('have a configuration that the program takes', async () => {
     const config = await loadConfig({ file: join(directory, 'config.yaml'), env: {}, flags: {} });
     expect(config.agent.socket).toBe('/run/salvor/agent.sock');

@@ -223,7 +223,9 @@ describe('salvor certs', () => {
   async function certs(command: string, ...flags: readonly string[]): Promise<string> {
     const outs = [holder, reader].flatMap((node) => ['--out', directoryOf(node)]);
     const main = join(repositoryRoot, 'src', 'main.ts');
-    const own = ['--authority', join(scope().directory, `authority-${pairs}`), ...outs];
+    const authority = join(scope().directory, `authority-${pairs}`);
+    // The agent and the registry of these nodes have one configuration.
+    const own = ['--authority', authority, '--combined', ...outs];
     const { stdout } = await run(process.execPath, [main, 'certs', command, ...own, ...flags]);
     return stdout;
   }
