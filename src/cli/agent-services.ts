@@ -22,7 +22,7 @@ import { Observations } from '../agent/observations.ts';
 import { PullCount, type PullSummary } from '../agent/pulls/pull-count.ts';
 import { createPullMetrics } from '../agent/pulls/pull-metrics.ts';
 import { IMAGE_TOPICS, imageOf } from '../agent/pulls/image-events.ts';
-import { askRegistryLog } from '../agent/pulls/registry-log.ts';
+import { askRegistryLog, isRegistryThere } from '../agent/pulls/registry-log.ts';
 import { PEER_ROLES, PeerService } from '../agent/peer-service.ts';
 import { Reach } from '../agent/reach.ts';
 import { RefusedConnections } from '../agent/refused-connections.ts';
@@ -40,6 +40,7 @@ import { agentReport } from './agent-report.ts';
 import { nodeMembership } from './membership.ts';
 import { BACKFILL_OFF, backfillOf } from './backfill-service.ts';
 import { lastCopiesService } from './last-copies-service.ts';
+import { mirrorUrlOf } from './mirror-url.ts';
 import type { NodeCredentials } from './node-identity.ts';
 import type { Service } from './service-group.ts';
 
@@ -254,7 +255,7 @@ export function agentService(
 
 /** @returns undefined where nobody pulls by themselves, or the registry cannot be asked */
 function pullCount(
-  { admin }: Config['registry'],
+  { admin, listen }: Config['registry'],
   { containerd, metrics, log }: AgentParts,
 ): { start(): void; stop(): Promise<void>; summary(): PullSummary } | undefined {
   if (containerd === undefined || admin === '') return undefined;
@@ -262,6 +263,7 @@ function pullCount(
   const count = new PullCount({
     client,
     askRegistry: (digest, options) => askRegistryLog(admin, digest, options),
+    isRegistryThere: async (options) => isRegistryThere(mirrorUrlOf(listen), options),
     metrics: createPullMetrics(metrics),
     clock: systemClock,
     log,

@@ -118,7 +118,7 @@ function gatherersFor(place: DoctorPlace): Gatherers {
         version: await version(),
       }),
     canary: () => gatherCanary(place),
-    registry: () => askRegistry(mirrorUrl, signal),
+    registry: () => askRegistry({ admin: config.registry.admin, mirrorUrl, signal }),
     agent: async () => ({ failure: await agentFailure(config, signal) }),
     members: async () => (await members()).members,
     pulls: async () => (await members()).pulls,
@@ -170,25 +170,33 @@ async function gatherCanary(place: DoctorPlace): Promise<Facts['canary']> {
   const reference = parseReference(image);
   if (!reference.ok) throw new Error(`${repository} is no repository: ${reference.reason}`);
   const { answer } = await pullByCri(connection, image, { timeoutMs: CANARY_MS, signal });
-  const decisions = await askRegistryAbout(admin, image, signal);
+  const decisions = await askRegistryAbout(image, { admin, mirrorUrl: place.mirrorUrl, signal });
   return { image, isAsked: decisions.length > 0, answer };
 }
 
+/** @throws when nobody can say: the registry answers, but not on its admin port */
 async function askRegistryAbout(
-  admin: string,
   image: string,
-  signal: AbortSignal,
+  where: { readonly admin: string; readonly mirrorUrl: string; readonly signal: AbortSignal },
 ): Promise<readonly unknown[]> {
+  const { admin, mirrorUrl, signal } = where;
   const url = `http://${admin}/decisions?about=${encodeURIComponent(image)}`;
-  const answer = await fetchPage(url, signal).catch(() => {
+  const answer = await fetchPage(url, signal).catch(async (error: unknown) => {
     signal.throwIfAborted();
+    if ('version' in (await askRegistry({ admin: '', mirrorUrl, signal }))) throw error;
     // It does not run, which another check says; nobody can have been asked then.
     return { decisions: [] };
   });
   return (answer as { decisions?: readonly unknown[] }).decisions ?? [];
 }
 
-async function askRegistry(mirrorUrl: string, signal: AbortSignal): Promise<Facts['registry']> {
+/** @param where.admin not asked where it is empty */
+async function askRegistry(where: {
+  readonly admin: string;
+  readonly mirrorUrl: string;
+  readonly signal: AbortSignal;
+}): Promise<Facts['registry']> {
+  const { admin, mirrorUrl, signal } = where;
   try {
     const response = await fetch(new URL('/v2/', mirrorUrl), {
       redirect: 'manual',
@@ -196,13 +204,25 @@ async function askRegistry(mirrorUrl: string, signal: AbortSignal): Promise<Fact
     });
     await response.body?.cancel();
     const version = response.headers.get(VERSION_HEADER);
-    if (response.status === 200 && version !== null) return { version };
+    if (response.status === 200 && version !== null) {
+      return { version, adminFailure: admin === '' ? '' : await adminFailure(admin, signal) };
+    }
     return { failure: `status ${response.status}, not Salvor's`, isForeign: true };
   } catch (error) {
     signal.throwIfAborted();
     const { cause, message } = error as Error & { cause?: { code?: string } };
     return { failure: cause?.code ?? message, isForeign: false };
   }
+}
+
+async function adminFailure(admin: string, signal: AbortSignal): Promise<string> {
+  return fetchPage(`http://${admin}/status`, signal).then(
+    () => '',
+    (error: unknown) => {
+      signal.throwIfAborted();
+      return error instanceof Error ? error.message : String(error);
+    },
+  );
 }
 
 async function agentFailure(config: Config, signal: AbortSignal): Promise<string> {

@@ -6,7 +6,7 @@ import { parse } from 'yaml';
 import { loadConfig } from '../../src/config/load.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { chartCheck, chartDirectory, helm } from '../support/helm.ts';
-import { nodePod, render, valuesFile, valueSets, type Container } from './render.ts';
+import { nodePod, render, valuesFile, valueSets, valuesOf, type Container } from './render.ts';
 
 let directory: string;
 
@@ -30,6 +30,16 @@ async function configOf(set: string, container: Container, command: string): Pro
       .map(({ name, value = 'node-a' }) => [name, value.replace('$(NODE_ADDRESS)', address)]),
   );
   return await loadConfig({ command, file, env });
+}
+
+/** Whether Prometheus comes to the address of the node. */
+function isScraped(set: string): boolean {
+  const values = valuesOf(set) as Readonly<Record<string, { enabled?: boolean; listen?: string }>>;
+  return (
+    values['metrics']?.listen === 'node' ||
+    values['podMonitor']?.enabled === true ||
+    values['serviceMonitor']?.enabled === true
+  );
 }
 
 test('there are at least eight value sets', () => {
@@ -74,6 +84,22 @@ describe.each(valueSets)('the chart with %s', (set) => {
     const mounts = pod.container('agent').volumeMounts ?? [];
     expect(mounts.map(({ mountPath }) => mountPath)).toContain(join(socket, '..'));
     expect(mounts.map(({ mountPath }) => mountPath)).toContain(contentPath);
+  });
+
+  test('lets every container find the admin port of the registry, and that of the agent', async () => {
+    const { containers } = nodePod(render(set), fullname);
+    const roles = ['registry', 'agent', 'hosts'];
+    const found = await Promise.all(
+      containers
+        .filter(({ name }) => roles.includes(name))
+        .map(async (each) => {
+          const { agent, registry } = await configOf(set, each, each.name);
+          return [registry.admin, agent.admin];
+        }),
+    );
+    // What each process listens on itself, and what all others take it to be.
+    expect(new Set(found.map((each) => each.join(' '))).size).toBe(1);
+    expect(found[0]?.[0]).toMatch(isScraped(set) ? /^10\.1\.2\.3:/ : /^127\.0\.0\.1:/);
   });
 
   test('puts every object into one namespace, under labels that a selector finds', () => {

@@ -177,7 +177,7 @@ export class AgentScene implements AsyncDisposable {
         ask: async () => {
           throw new Error('Cannot ask gone');
         },
-        pulls: () => ({ seen: 3, bypassed: 1, examples: [] }),
+        pulls: () => ({ seen: 3, bypassed: 1, unknown: 0, examples: [] }),
         clock: systemClock,
       },
     );

@@ -255,6 +255,24 @@ describe('salvor doctor on a real node', () => {
     expect(code).toBe(1);
   });
 
+  test('cannot tell a pull from a bypass where only the admin port does not answer', async () => {
+    const port = await freePort();
+    const settings = JSON.parse(await readFile(node.configPath, 'utf8')) as Settings;
+    settings['registry'] = { ...settings['registry'], admin: `127.0.0.1:${port}` };
+    const file = join(scope().directory, 'no-admin.json');
+    await writeFile(file, JSON.stringify(settings));
+    let text = '';
+    const options = { json: true, cluster: false, only: ['registry', 'canary'], hostRoot: '/' };
+    const code = await runDoctor(await loadConfig({ command: 'doctor', env: {}, file }), options, {
+      signal: new AbortController().signal,
+      writeOut: (part) => (text += part),
+    });
+    const { findings, unchecked } = JSON.parse(text) as Diagnosis;
+    expect(findings.map(({ id }) => id)).toEqual(['registry-admin-unreachable']);
+    expect(unchecked.map(({ check }) => check)).toEqual(['canary']);
+    expect(code).toBe(3);
+  });
+
   test('finds a full disk', async () => {
     const filler = join(disk, 'filler');
     await writeFile(filler, Buffer.alloc(170 * mib));

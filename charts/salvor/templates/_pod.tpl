@@ -58,6 +58,13 @@ command: [salvor]
   valueFrom: { fieldRef: { fieldPath: spec.nodeName } }
 - name: NODE_ADDRESS
   valueFrom: { fieldRef: { fieldPath: status.podIP } }
+{{- if include "salvor.adminOnNode" . }}
+# Each container must know both: the agent asks the registry how pulls went, `salvor doctor` asks both.
+- name: SALVOR_REGISTRY_ADMIN
+  value: '[$(NODE_ADDRESS)]:{{ include "salvor.registryAdminPort" . }}'
+- name: SALVOR_AGENT_ADMIN
+  value: '[$(NODE_ADDRESS)]:{{ include "salvor.agentAdminPort" . }}'
+{{- end }}
 {{- end -}}
 
 {{/* A probe of an admin page: (dict "root" $ "port" "…" "path" "/healthz" "timing" .Values.x). */}}

@@ -5,6 +5,7 @@ import { parseDigest } from '../../oci/digest.ts';
 import { parseReference } from '../../oci/reference.ts';
 import type { Clock } from '../../telemetry/clock.ts';
 import type { Logger } from '../../telemetry/logger.ts';
+import { Seldom } from '../../telemetry/seldom.ts';
 import type { ContainerdClient } from '../containerd/containerd-client.ts';
 import type { PullMetrics } from './pull-metrics.ts';
 import type { RegistryMemory } from './registry-log.ts';
@@ -25,6 +26,12 @@ const MAX_REMEMBERED = 10_000;
 const RECENT_MS = 3_600_000;
 const MAX_RECENT = 10_000;
 const MAX_EXAMPLES = 5;
+const UNKNOWN =
+  'cannot tell how images are pulled: the registry answers, but not on its admin port; ' +
+  'is registry.admin the same for registry and agent?';
+
+/** How a pull went, as far as the registry of this node is concerned. */
+type PullWay = 'seen' | 'bypassed' | 'unknown';
 
 /** A pull that the registry of this node knows nothing of. */
 export interface BypassedPull {
@@ -38,6 +45,8 @@ export interface BypassedPull {
 export interface PullSummary {
   readonly seen: number;
   readonly bypassed: number;
+  /** Nobody can say: the registry answers, but what it was asked cannot be learnt. */
+  readonly unknown: number;
   /** The last few that bypassed the registry, the newest first. */
   readonly examples: readonly BypassedPull[];
 }
@@ -48,6 +57,8 @@ interface Dependencies {
     digest: string,
     options: { readonly signal: AbortSignal },
   ) => Promise<RegistryMemory>;
+  /** Whether the registry of this node answers where containerd asks it. */
+  readonly isRegistryThere: (options: { readonly signal: AbortSignal }) => Promise<boolean>;
   readonly metrics: PullMetrics;
   readonly clock: Clock;
   readonly log: Pick<Logger, 'warn' | 'debug'>;
@@ -60,6 +71,9 @@ interface Dependencies {
  * their labels. Imports and clients such as ctr lack the one or the other; a new name for what was
  * there already, and the pull of an image that was, are left out, since they look alike. What the
  * registry cannot know any more is not counted at all.
+ *
+ * A registry that does not answer where containerd asks it was bypassed: nothing went through it. One
+ * that answers there and not on its admin port may have been asked, and nobody can tell.
  */
 export class PullCount {
   readonly #dependencies: Dependencies;
@@ -69,11 +83,14 @@ export class PullCount {
   });
   readonly #stopped = new AbortController();
   readonly #pending = new Set<Promise<void>>();
-  #recent: { readonly atMs: number; readonly isSeen: boolean }[] = [];
+  readonly #saysUnknown: Seldom;
+  #recent: { readonly atMs: number; readonly way: PullWay }[] = [];
   #examples: BypassedPull[] = [];
 
   constructor(dependencies: Dependencies) {
     this.#dependencies = dependencies;
+    const now = (): number => dependencies.clock.now();
+    this.#saysUnknown = new Seldom({ intervalMs: RECENT_MS, maxKeys: 1 }, { now });
   }
 
   /** containerd has given an image a name, or another target to a name. */
@@ -96,8 +113,11 @@ export class PullCount {
 
   summary(): PullSummary {
     this.#forget();
-    const seen = this.#recent.filter(({ isSeen }) => isSeen).length;
-    return { seen, bypassed: this.#recent.length - seen, examples: this.#examples };
+    const count = (of: PullWay): number => this.#recent.filter(({ way }) => way === of).length;
+    return {
+      ...{ seen: count('seen'), bypassed: count('bypassed'), unknown: count('unknown') },
+      examples: this.#examples,
+    };
   }
 
   async stop(): Promise<void> {
@@ -106,7 +126,7 @@ export class PullCount {
   }
 
   async #look(name: string): Promise<void> {
-    const { clock, client, log, metrics } = this.#dependencies;
+    const { clock, client, isRegistryThere, log } = this.#dependencies;
     const { signal } = this.#stopped;
     const namedAtMs = clock.now();
     const reference = parseReference(name);
@@ -125,12 +145,16 @@ export class PullCount {
     this.#counted.set(key, true);
     const memory = await this.#ask(digest.value);
     if (memory?.isKnown === true) {
-      metrics.seen.inc();
-      this.#add(true);
+      this.#add('seen');
       return;
     }
     if (memory !== undefined && memory.sinceMs > storedAtMs) {
       log.debug({ image: name }, 'the registry began after this pull');
+      return;
+    }
+    if (memory === undefined && (await isRegistryThere({ signal }))) {
+      this.#add('unknown');
+      if (this.#saysUnknown.isDue('')) log.warn({ image: name }, UNKNOWN);
       return;
     }
     const reason =
@@ -138,8 +162,7 @@ export class PullCount {
         ? 'the registry of this node does not run, or does not answer'
         : `containerd has not asked the registry of this node for images of ${reference.value.registry}: ` +
           'salvor doctor on this node tells why';
-    metrics.bypassed.inc();
-    this.#add(false);
+    this.#add('bypassed');
     const example = { image: name, at: new Date(namedAtMs).toISOString(), reason };
     this.#examples = [example, ...this.#examples].slice(0, MAX_EXAMPLES);
     log.warn({ image: name, reason }, 'a pull has bypassed Salvor');
@@ -160,9 +183,11 @@ export class PullCount {
     }
   }
 
-  #add(isSeen: boolean): void {
+  #add(way: PullWay): void {
+    const { clock, metrics } = this.#dependencies;
+    metrics[way].inc();
     this.#forget();
-    this.#recent.push({ atMs: this.#dependencies.clock.now(), isSeen });
+    this.#recent.push({ atMs: clock.now(), way });
     if (this.#recent.length > MAX_RECENT) this.#recent.shift();
   }
 

@@ -17,5 +17,10 @@ export function createPullMetrics(register: Registry) {
       help: 'New images that the runtime pulled without asking the registry of this node.',
       registers,
     }),
+    unknown: new Counter({
+      name: 'salvor_agent_pulls_unknown_total',
+      help: 'New images of which nobody can say whether they were pulled through the registry of this node: it answers, but not on its admin port.',
+      registers,
+    }),
   };
 }

@@ -1,3 +1,5 @@
+import { VERSION_HEADER } from '../../oci/version-header.ts';
+
 /** What the registry of this node remembers of the requests for a digest. */
 export interface RegistryMemory {
   /** It was asked for the digest. */
@@ -7,6 +9,29 @@ export interface RegistryMemory {
 }
 
 const TIMEOUT_MS = 3000;
+
+/**
+ * Whether Salvor answers where containerd asks the registry of this node.
+ *
+ * @param url of the registry, such as http://127.0.0.1:7480
+ * @returns false also when something else answers there
+ */
+export async function isRegistryThere(
+  url: string,
+  { signal }: { readonly signal: AbortSignal },
+): Promise<boolean> {
+  try {
+    const response = await fetch(new URL('/v2/', url), {
+      redirect: 'manual',
+      signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
+    });
+    await response.body?.cancel();
+    return response.headers.has(VERSION_HEADER);
+  } catch {
+    signal.throwIfAborted();
+    return false;
+  }
+}
 
 /**
  * Asks the registry of this node, on its admin port, whether containerd has asked for a digest.

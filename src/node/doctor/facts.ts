@@ -60,7 +60,9 @@ export interface Facts {
   };
   readonly canary: { readonly image: string; readonly isAsked: boolean; readonly answer: string };
   readonly registry:
-    { readonly version: string } | { readonly failure: string; readonly isForeign: boolean };
+    /** The second: why it does not say what it was asked; empty when it does, or nobody asks. */
+    | { readonly version: string; readonly adminFailure: string }
+    | { readonly failure: string; readonly isForeign: boolean };
   readonly agent: { readonly failure: string };
   readonly members: {
     readonly source: string;
@@ -96,6 +98,8 @@ export interface Facts {
   readonly pulls: {
     readonly seen: number;
     readonly bypassed: number;
+    /** Nobody can say. Left out by agents that do not know this yet. */
+    readonly unknown?: number;
     readonly examples: readonly { readonly image: string; readonly reason: string }[];
   };
 }

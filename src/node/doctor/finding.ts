@@ -46,6 +46,10 @@ export const catalogue = {
   'mirror-not-asked': ['error', 'a pull through the runtime went past Salvor'],
   'registry-unreachable': ['error', 'every pull goes to its registry directly'],
   'registry-foreign': ['error', 'containerd is sent to a program that is not Salvor'],
+  'registry-admin-unreachable': [
+    'warning',
+    'nobody can tell which pulls went through the registry, nor what it knows of its upstreams',
+  ],
   'agent-unreachable': ['error', 'no other node can be asked, and none gets anything from here'],
   'policies-off': ['warning', 'nodes answer for no image at all'],
   'members-empty': ['warning', 'no other node can stand in for a registry'],
@@ -71,6 +75,7 @@ export const catalogue = {
   'upstream-unreachable': ['error', 'Salvor cannot get its images, although containerd may'],
   'proxy-catches-mirror': ['error', 'containerd asks the proxy for Salvor'],
   'own-image-missing': ['warning', 'the Pod of Salvor cannot start again in an outage'],
+  'pulls-unknown': ['warning', 'these images may not survive an outage of their registry'],
   'pulls-bypassed': ['warning', 'these images do not survive an outage of their registry'],
 } as const satisfies Readonly<Record<string, readonly [Severity, string]>>;
 

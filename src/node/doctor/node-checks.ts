@@ -23,7 +23,11 @@ export function checkRegistry({
   registry,
   settings,
 }: Pick<Facts, 'registry' | 'settings'>): Finding[] {
-  if ('version' in registry) return [];
+  if ('version' in registry) {
+    if (registry.adminFailure === '') return [];
+    const fix = 'the same registry.admin for the registry, the agent and this command';
+    return [finding('registry-admin-unreachable', registry.adminFailure, fix)];
+  }
   const what = `${settings.mirrorUrl}: ${registry.failure}`;
   return [
     registry.isForeign
@@ -142,9 +146,17 @@ export function checkOwnImage({ ownImage }: Pick<Facts, 'ownImage'>): Finding[] 
 
 /** Whether pulls went past Salvor lately. */
 export function checkPulls({ pulls }: Pick<Facts, 'pulls'>): Finding[] {
-  if (pulls.bypassed === 0) return [];
+  const { bypassed, seen, unknown = 0 } = pulls;
+  const found: Finding[] = [];
+  if (unknown > 0) {
+    const what = `the agent cannot tell of ${unknown} pulls of the last hour whether they bypassed Salvor`;
+    const fix = 'let the agent reach registry.admin: the same address for registry and agent';
+    found.push(finding('pulls-unknown', what, fix));
+  }
+  if (bypassed === 0) return found;
   const [example] = pulls.examples;
   const which = example === undefined ? '' : `, such as ${example.image}`;
-  const what = `${pulls.bypassed} of ${pulls.bypassed + pulls.seen} pulls bypassed Salvor in the last hour${which}`;
-  return [finding('pulls-bypassed', what, example?.reason ?? 'see the log of the agent')];
+  const what = `${bypassed} of ${bypassed + seen} pulls bypassed Salvor in the last hour${which}`;
+  const fix = example?.reason ?? 'see the log of the agent';
+  return [...found, finding('pulls-bypassed', what, fix)];
 }

@@ -22,6 +22,9 @@ interface Situation {
   readonly ageMs?: number;
   /** What the registry answers; undefined: it does not. */
   readonly memory?: Omit<RegistryMemory, 'sinceMs'> & { readonly upMs: number };
+  /** The registry answers where containerd asks it. */
+  readonly isThere?: boolean;
+  readonly digestOf?: (name: string) => string;
   readonly events?: readonly { name: string; labels: Readonly<Record<string, string>> }[];
 }
 
@@ -33,7 +36,10 @@ async function count(situation: Situation) {
   const metrics = createPullMetrics(new Registry());
   const pulls = new PullCount({
     client: {
-      image: async (of) => create(ImageSchema, { name: of, target: { digest } }),
+      image: async (of) => {
+        const target = { digest: situation.digestOf?.(of) ?? digest };
+        return create(ImageSchema, { name: of, target });
+      },
       info: async () =>
         create(InfoSchema, { digest, labels, createdAt: timestampFromMs(startMs - ageMs) }),
     },
@@ -42,6 +48,7 @@ async function count(situation: Situation) {
       const { isKnown, upMs } = situation.memory;
       return { isKnown, sinceMs: startMs - upMs };
     },
+    isRegistryThere: async () => situation.isThere === true,
     metrics,
     clock,
     log: { debug: () => undefined, warn: (about: object) => warned.push(JSON.stringify(about)) },
@@ -57,6 +64,7 @@ async function count(situation: Situation) {
   return {
     seen: await valueOf(metrics.seen),
     bypassed: await valueOf(metrics.bypassed),
+    unknown: await valueOf(metrics.unknown),
     summary: pulls.summary(),
     later: () => {
       clock.advance(61 * minuteMs);
@@ -72,7 +80,7 @@ describe('PullCount', () => {
       memory: { isKnown: true, upMs: minuteMs },
     });
     expect([seen, bypassed]).toEqual([1, 0]);
-    expect(summary).toEqual({ seen: 1, bypassed: 0, examples: [] });
+    expect(summary).toEqual({ seen: 1, bypassed: 0, unknown: 0, examples: [] });
     expect(warned).toEqual([]);
   });
 
@@ -86,13 +94,26 @@ describe('PullCount', () => {
       reason: expect.stringContaining('images of registry.test:5000') as string,
     });
     expect(warned).toHaveLength(1);
-    expect(later()).toEqual({ seen: 0, bypassed: 0, examples: [] });
+    expect(later()).toEqual({ seen: 0, bypassed: 0, unknown: 0, examples: [] });
   });
 
   test('PullCount takes a registry that stays away for one that was bypassed', async () => {
     const { bypassed, summary } = await count({});
     expect(bypassed).toBe(1);
     expect(summary.examples[0]?.reason).toContain('does not run');
+  });
+
+  test('PullCount does not know of a pull while only the admin port is away, and says so once', async () => {
+    const names = ['registry.test:5000/team/app:1', 'registry.test:5000/other/app:1'];
+    const events = names.map((each) => ({ name: each, labels: managed }));
+    const { seen, bypassed, unknown, summary, warned } = await count({
+      isThere: true,
+      events,
+      digestOf: (of) => `sha256:${names.indexOf(of).toString().repeat(64)}`,
+    });
+    expect([seen, bypassed, unknown]).toEqual([0, 0, 2]);
+    expect(summary).toEqual({ seen: 0, bypassed: 0, unknown: 2, examples: [] });
+    expect(warned).toHaveLength(1);
   });
 
   test('PullCount counts one pull once, whatever names it gives', async () => {

@@ -43,7 +43,12 @@ describe('node checks', () => {
       ids(checkRegistry({ registry: { failure, isForeign }, settings: settings() }));
     expect(of('ECONNREFUSED', false)).toEqual(['registry-unreachable']);
     expect(of('status 401', true)).toEqual(['registry-foreign']);
-    expect(checkRegistry({ registry: { version: '1' }, settings: settings() })).toEqual([]);
+    const answers = (adminFailure: string) =>
+      ids(checkRegistry({ registry: { version: '1', adminFailure }, settings: settings() }));
+    expect(answers('')).toEqual([]);
+    expect(answers('http://127.0.0.1:7481/status does not answer: ECONNREFUSED')).toEqual([
+      'registry-admin-unreachable',
+    ]);
   });
 
   test('checkAgent finds an agent that does not answer', () => {
@@ -148,5 +153,7 @@ describe('node checks', () => {
     expect(found).toMatchObject({ id: 'pulls-bypassed', fix: 'salvor doctor tells' });
     expect(found?.found).toBe('1 of 4 pulls bypassed Salvor in the last hour, such as a.test/b:1');
     expect(checkPulls({ pulls: { seen: 3, bypassed: 0, examples: [] } })).toEqual([]);
+    const unknown = { seen: 0, bypassed: 0, unknown: 2, examples: [] };
+    expect(ids(checkPulls({ pulls: unknown }))).toEqual(['pulls-unknown']);
   });
 });
