@@ -1,7 +1,9 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { alertNames } from '../../scripts/chart-values-schema.ts';
+import { metricGroups } from '../../scripts/metric-catalog.ts';
+import { metricLabels } from '../../scripts/metric-labels.ts';
 import { chartCheck, chartDirectory } from '../support/helm.ts';
 import { repositoryRoot } from '../support/tools.ts';
 import { render } from './render.ts';
@@ -33,31 +35,20 @@ const dashboard = JSON.parse(
 const queries = dashboard.panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr));
 
 /** Every metric that the program can have, with the labels that it gives to it. */
-function knownMetrics(): ReadonlyMap<string, readonly string[]> {
-  const folder = join(repositoryRoot, 'src');
-  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' });
-  const known = new Map<string, readonly string[]>();
-  for (const file of files.filter((each) => each.endsWith('.ts'))) {
-    const source = readFileSync(join(folder, file), 'utf8');
-    const metrics = source.matchAll(
-      /new (Counter|Gauge|Histogram)\(\{\s*name: '(\w+)'(?:,\s*help:[^[\]]*?(?=labelNames|registers|buckets|\}))?,?\s*(?:labelNames: \[([^\]]*)\])?/g,
-    );
-    for (const [, kind, name, labels = ''] of metrics) {
-      const names = [...labels.matchAll(/'(\w+)'/g)].map((match) => match[1]!);
-      const series = kind === 'Histogram' ? ['_bucket', '_sum', '_count'] : [''];
-      for (const ending of series) {
-        known.set(`${name}${ending}`, kind === 'Histogram' ? [...names, 'le'] : names);
-      }
-    }
-  }
-  return known;
-}
+const known = new Map(
+  metricGroups()
+    .flatMap(({ metrics }) => metrics)
+    .flatMap(({ labels, name, type }): [string, readonly string[]][] =>
+      type === 'histogram'
+        ? ['_bucket', '_sum', '_count'].map((part) => [`${name}${part}`, [...labels, 'le']])
+        : [[name, labels]],
+    ),
+);
 
 const targetLabels = ['node', 'pod', 'namespace', 'job', 'instance'];
 
 /** What an expression uses that no metric of the program has. */
 function unknownIn(expr: string): string[] {
-  const known = knownMetrics();
   const metrics = [...expr.matchAll(/\b(salvor_\w+)(?:\{([^}]*)\})?/g)];
   const used = metrics.map((match) => match[1]!);
   const labels = used.flatMap((name) => known.get(name) ?? []).concat(targetLabels);
@@ -70,11 +61,20 @@ function unknownIn(expr: string): string[] {
   return [
     ...used.filter((name) => !known.has(name)),
     ...[...matchers, ...grouped].filter((label) => !labels.includes(label)),
+    ...metrics.flatMap(([, name = '', matcher = '']) => unknownValues(name, matcher)),
   ];
 }
 
-test('knownMetrics finds the metrics of the source, and their labels', () => {
-  const known = knownMetrics();
+/** Values that a label of the metric never has: such a query would find nothing, and say nothing. */
+function unknownValues(metric: string, matcher: string): string[] {
+  return [...matcher.matchAll(/(\w+)\s*(?:=~|!=|=)\s*"([^"]*)"/g)].flatMap((match) => {
+    const values = metricLabels[metric.replace(/_(?:bucket|sum|count)$/, '')]?.[match[1]!];
+    if (values === undefined || 'rule' in values) return [];
+    return match[2]!.split('|').filter((value) => !(value in values));
+  });
+}
+
+test('unknownIn knows the metrics of the program, and their labels', () => {
   expect(known.get('salvor_registry_requests_total')).toEqual(['kind', 'decision', 'status']);
   expect(known.get('salvor_registry_first_byte_seconds_bucket')).toEqual(['kind', 'le']);
   expect(known.get('salvor_registry_streams')).toEqual([]);
@@ -83,6 +83,12 @@ test('knownMetrics finds the metrics of the source, and their labels', () => {
     'kind',
     'digest',
   ]);
+});
+
+test('unknownIn finds values that a label never has', () => {
+  expect(unknownIn('salvor_report_images{verdict="not_servable"}')).toEqual(['not_servable']);
+  expect(unknownIn('salvor_report_images{verdict=~"survives|gone"}')).toEqual(['gone']);
+  expect(unknownIn('salvor_report_images{verdict!="survives"}')).toEqual([]);
 });
 
 describe('alerts', () => {
@@ -149,6 +155,28 @@ describe('the dashboard', () => {
     );
     const { code, stdout } = chartCheck('', plain);
     expect([code, stdout.trim().split('\n').slice(0, -1)]).toEqual([0, []]);
+  });
+
+  test('shows which images hang by one node, and what is kept of last copies', () => {
+    const row = dashboard.panels.findIndex(({ title }) => title === 'What would survive?');
+    const panels = dashboard.panels.slice(row + 1);
+    const inRow = panels.slice(
+      0,
+      panels.findIndex(({ type }) => type === 'row'),
+    );
+    const shown = inRow.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr)).join('\n');
+    const kept = [...known.keys()].filter((name) => name.startsWith('salvor_agent_copies_'));
+    // How much is guarded follows from bytes; the number of images says nothing more.
+    for (const name of kept.filter((each) => each !== 'salvor_agent_copies_guarded_images')) {
+      expect(shown).toContain(name);
+    }
+    // Agents that made a report once keep its figures: every query takes those of the newest alone.
+    const newest = 'and on (instance, job) topk(1, salvor_report_timestamp_seconds)';
+    const reports = shown.split('\n').filter((expr) => /salvor_report_(images|serv)/.test(expr));
+    expect(reports.map((expr) => expr.includes(newest))).toEqual([true, true, true, true]);
+    for (const verdict of ['not-servable', 'single-copy']) {
+      expect(shown).toContain(`salvor_report_images{verdict="${verdict}"}`);
+    }
   });
 
   test('has panels that say what they show and do not overlap', () => {
