@@ -27,7 +27,7 @@ export interface MergeOptions {
 }
 
 /** Name of the Service's port at which agents listen for each other; else its first one. */
-const PORT_NAME = 'agent';
+export const PORT_NAME = 'peers';
 
 interface Candidate {
   readonly member: Member;

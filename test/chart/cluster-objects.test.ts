@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
+import { PORT_NAME } from '../../src/discovery/endpoint-slices.ts';
 import { API_CALLS, type ApiComponent } from '../../src/kubernetes/api-calls.ts';
-import { render, valueSets, type KubeObject } from './render.ts';
+import { nodePod, render, valueSets, type KubeObject } from './render.ts';
 
 interface Rule {
   readonly apiGroups: readonly string[];
@@ -101,6 +102,16 @@ describe('the Service of the agents', () => {
       ports: [{ port: 7490 }],
     });
     expect(render('k3s').one('Service', 'salvor-agents')['spec'].ports[0].port).toBe(5090);
+  });
+
+  test('calls the port as agents look for it, and leads to the one that the pod has', () => {
+    const { ports } = render('minimal').one('Service', 'salvor-agents')['spec'] as {
+      ports: { name: string; targetPort: string }[];
+    };
+    expect(ports.map(({ name }) => name)).toEqual([PORT_NAME]);
+    const { container } = nodePod(render('minimal'));
+    const ofPod = container('agent')['ports'] as { name: string }[];
+    expect(ofPod.map(({ name }) => name)).toContain(ports[0]?.targetPort);
   });
 });
 

@@ -38,7 +38,7 @@ function slice(
   return {
     metadata: { name, namespace: 'ns', labels: { 'kubernetes.io/service-name': service } },
     addressType: family,
-    ports: [{ name: 'agent', port: 7490, protocol: 'TCP' }],
+    ports: [{ name: 'peers', port: 7490, protocol: 'TCP' }],
     endpoints: Object.entries(nodes).map(([nodeName, address]) => ({
       addresses: [address],
       nodeName,

@@ -4,7 +4,7 @@ import { familyOf, selfCheck, type Family } from '../../../src/discovery/own-add
 
 const ports = [
   { name: 'metrics', port: 7491 },
-  { name: 'agent', port: 7000 },
+  { name: 'peers', port: 7000 },
 ];
 
 function merge(slices: EndpointSlice[], family: Family = 'IPv4') {
