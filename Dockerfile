@@ -1,8 +1,18 @@
 # The image of Salvor, for amd64 and arm64:
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REPOSITORY:VERSION .
 # scripts/build-rootfs.ts makes the same files at the same places without an engine.
-ARG NODE_IMAGE=docker.io/library/node:24-bookworm-slim
-# glibc, its C++ library, certificates of authorities; no shell, no package manager.
+#
+# A release is built with both bases by digest, which no tag that moves can change. Look them up
+# and write them behind the tags here (name:tag@sha256:…); engines then go by the digest alone:
+#   docker buildx imagetools inspect docker.io/library/node:24.21.0-bookworm-slim
+#   docker buildx imagetools inspect gcr.io/distroless/cc-debian12:nonroot
+# Take the digest of the index, which is the first one shown: it is for both platforms. Do so anew
+# with each change of Node's version, and once a month for the fixes of the C library.
+
+# The version of package.json, with which the tests run; a test holds them together.
+ARG NODE_IMAGE=docker.io/library/node:24.21.0-bookworm-slim
+# glibc, its C++ library, certificates of authorities; no shell, no package manager. There are no
+# tags for its versions: only a digest says which one it is.
 ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 # JavaScript is the same everywhere: built once, on the machine that builds.
