@@ -24,6 +24,7 @@ expectNoLeaks();
 
 afterEach(() => {
   vi.unstubAllEnvs();
+  vi.useRealTimers();
 });
 
 function clientOf(url: string, options: Parameters<typeof newClient>[1] = {}): UpstreamClient {
@@ -108,6 +109,7 @@ describe('UpstreamClient', () => {
   });
 
   it('UpstreamClient lets a body take longer than its headers may', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
     const end = Promise.withResolvers<undefined>();
     const server = await serve((_, response) => {
       response.writeHead(200).write('a');
@@ -115,7 +117,8 @@ describe('UpstreamClient', () => {
     });
     const response = await clientOf(server.url).send(request({ headersTimeoutMs: 60 }));
     const reading = textOf(response);
-    setTimeout(() => end.resolve(undefined), 120);
+    await vi.advanceTimersByTimeAsync(120);
+    end.resolve(undefined);
     expect(await reading).toBe('ab');
   });
 

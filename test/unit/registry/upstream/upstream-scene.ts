@@ -26,6 +26,9 @@ export const quickBudgets: Budgets = {
   probeIntervalMs: 60_000,
 };
 
+/** Longer than a test may take: whoever waits for so long fails it. */
+export const beyondTheTestMs = 600_000;
+
 interface Closable {
   close(): Promise<void>;
 }
@@ -73,18 +76,25 @@ export function endpointOf(
     readonly guard?: AddressGuard | undefined;
     readonly tokenFailure?: UpstreamFailure | undefined;
     readonly now?: () => number;
+    readonly lookTimeoutMs?: number;
+    /** Takes the place of a look whether it is alive. */
+    readonly look?: () => Promise<UpstreamResponse>;
   } = {},
 ): Endpoint {
-  const { forwardsCredentials = true, guard, headers = {}, now = Date.now } = options;
+  const { forwardsCredentials = true, guard, headers = {}, look, now = Date.now } = options;
   const budgets = { ...quickBudgets, ...options.budgets };
   const client = clientOf(url, { connectMs: budgets.connectMs, headers, guard });
   const health = new UpstreamHealth(
     {
       proofGapMs: budgets.proofGapMs,
       probeIntervalMs: budgets.probeIntervalMs,
-      probeTimeoutMs: budgets.outageAnswerMs / 2,
+      probeTimeoutMs: options.lookTimeoutMs ?? budgets.outageAnswerMs / 2,
     },
-    { client, log: silentLogger },
+    {
+      client: look === undefined ? client : { host: client.host, send: look },
+      log: silentLogger,
+      now,
+    },
   );
   const tokenServices = { check: async () => options.tokenFailure };
   return new Endpoint({ budgets, forwardsCredentials }, { client, health, tokenServices, now });
