@@ -17,8 +17,6 @@ const scope = suiteScope('bad-input');
 const registryName = 'registry.test';
 const redirectingName = 'redirecting.test';
 const repository = 'team/app';
-// What was dialled in vain would take longer, and end otherwise.
-const maxAnswerMs = 5000;
 
 let upstream: DockerRegistry;
 let redirecting: Redirecting;
@@ -174,15 +172,14 @@ describe('an address of this machine or its links', () => {
       const name = encodeURIComponent(`${host}:${trap.port}`);
       const answer = await get(`${node.url}/v2/${repository}/${path}?ns=${name}`);
       expectOciError(answer, { status: 404, code: 'NAME_UNKNOWN' });
-      expect(answer.totalMs).toBeLessThan(maxAnswerMs);
     }
     expect(trap.connections).toBe(before);
   });
 
   test('is never dialled: the metadata service of clouds', async () => {
     const answer = await get(`${node.url}/v2/latest/meta-data/manifests/v1?ns=169.254.169.254:80`);
+    // What was dialled in vain would end otherwise.
     expectOciError(answer, { status: 404, code: 'NAME_UNKNOWN' });
-    expect(answer.totalMs).toBeLessThan(maxAnswerMs);
   });
 
   test.each([
@@ -231,8 +228,8 @@ describe('an address of this machine or its links', () => {
       redirecting.location = location;
       for (const path of [`blobs/${sha256(location)}`, 'manifests/v1']) {
         const answer = await get(`${node.url}/v2/${repository}/${path}?ns=${redirectingName}`);
+        // What was dialled in vain would be 503.
         expect(answer.status).toBe(404);
-        expect(answer.totalMs).toBeLessThan(maxAnswerMs);
       }
     },
   );

@@ -26,11 +26,8 @@ expectNoLeaks();
 const scope = suiteScope('dead-start');
 const repository = 'team/app';
 const layerBytes = 3_000_000;
-/** Salvor promises 2 s; the rest is for a machine with other things to do. */
-const answerMs = 6000;
-/** The first to ask has to find out, from a registry that may merely be slow. */
-const firstAnswerMs = 12_000;
-const readyMs = 15_000;
+/** For a registry that is slow and alive: beyond every test's time, so that who waits for it fails. */
+const upstreamHeadersMs = 600_000;
 
 /** What is wrong with each registry. */
 const registries = {
@@ -73,14 +70,13 @@ async function startDeadNode(name: string, mode: NameServerMode): Promise<Direct
         'refusing.test': { url: refusing.url },
         'silent.test': { url: silent.url },
       },
+      registry: { budgets: { upstreamHeadersMs } },
       launcher: names.launcher,
     },
     await createAuthority(),
   );
-  const startedAt = performance.now();
   await node.startAgent();
   await node.startRegistry();
-  expect(performance.now() - startedAt).toBeLessThan(readyMs);
   return node;
 }
 
@@ -154,7 +150,7 @@ describe.each(['silent', 'fail'] as const)('a node that starts with names that %
   test('is ready, and stays so', () => expectHealthy(node));
 
   describe.each(registryNames)('whose registry %s is dead', (registry) => {
-    test('answers at once what it has: blobs, manifests and tags that it saw', async () => {
+    test('answers what it has and waits for no registry: blobs, manifests and tags that it saw', async () => {
       const [layer, manifest, tag] = await Promise.all([
         get(urlOf(node, registry, `blobs/${held.layer.digest}`)),
         get(urlOf(node, registry, `manifests/${held.manifest.digest}`)),
@@ -168,8 +164,6 @@ describe.each(['silent', 'fail'] as const)('a node that starts with names that %
       expect((await lineAbout(node, registry, { part: held.tag })).decision).toBe('offline_tag');
       const layerLine = await lineAbout(node, registry, { part: held.layer.digest });
       expect(layerLine.source).toBe(`node/${node.name}`);
-      expect(layerLine.headersMs).toBeLessThan(answerMs);
-      expect(tag.headersMs).toBeLessThan(firstAnswerMs);
 
       const again = await head(urlOf(node, registry, `manifests/${held.tag}`));
       expect([again.status, again.headers['docker-content-digest']]).toEqual([
@@ -177,20 +171,19 @@ describe.each(['silent', 'fail'] as const)('a node that starts with names that %
         held.manifest.digest,
       ]);
       const line = await lineAbout(node, registry, { part: held.tag, method: 'HEAD' });
-      expect(line.headersMs).toBeLessThan(answerMs);
+      expect(line.decision).toBe('offline_tag');
     });
 
     test.each([
       ['blob', `blobs/${elsewhere.layer.digest}`],
       ['digest', `manifests/${elsewhere.manifest.digest}`],
       ['tag', `manifests/${elsewhere.tag}`],
-    ])('says 503 in time for a %s that it has not', async (_, path) => {
+    ])('says 503 and waits for no registry for a %s that it has not', async (_, path) => {
       const answer = await get(urlOf(node, registry, path));
 
       expectOciError(answer, { status: 503, code: 'UNAVAILABLE' });
       const line = await lineAbout(node, registry, { part: path });
       expect(line.decision).toBe('unavailable');
-      expect(line.headersMs).toBeLessThan(answerMs);
     });
   });
 
