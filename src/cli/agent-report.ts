@@ -16,8 +16,8 @@ import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 
 /** Where an agent's admin server has the report, and how far the one that is being made is. */
-export const REPORT_PATH = '/api/report';
-export const REPORT_PROGRESS_PATH = '/api/report/progress';
+const REPORT_PATH = '/api/report';
+const REPORT_PROGRESS_PATH = '/api/report/progress';
 
 /** Members asked at a time for their inventories. */
 const MAX_ASKED = 16;
@@ -103,7 +103,7 @@ export function agentReport(
 }
 
 /** The rules by which the registries of a cluster with this configuration serve. */
-export function reportRules(config: Config['registry']): ReportRules {
+function reportRules(config: Config['registry']): ReportRules {
   const { allow, deny, limits, upstreams } = config;
   const policies = new Policies(config.policies);
   const registries = { allow, deny, configured: Object.keys(upstreams) };

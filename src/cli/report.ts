@@ -30,10 +30,9 @@ export interface ReportOptions {
 
 /** What makes `salvor report` end with a status other than 0. */
 export type FailOn = 'not-servable' | 'single-copy' | 'incomplete';
-export const FAIL_ON: readonly FailOn[] = ['not-servable', 'single-copy', 'incomplete'];
 
 /** The exit statuses of `salvor report` beside 0, 1 (it failed) and 2 (it was called wrongly). */
-export const REPORT_STATUS = { images: 3, incomplete: 4, differences: 5, stopped: 6 };
+const REPORT_STATUS = { images: 3, incomplete: 4, differences: 5, stopped: 6 };
 
 const POLL_MS = 250;
 const PROGRESS_TIMEOUT_MS = 1000;

@@ -425,11 +425,5 @@ export const configSchema = section('The configuration of Salvor.', {
 
 /** The effective configuration: every key present, nothing can be changed. */
 export type Config = SettingValue<typeof configSchema>;
-export type NodeConfig = Config['node'];
-export type RegistryConfig = Config['registry'];
 export type UpstreamConfig = SettingValue<typeof upstreamSection>;
 export type EndpointConfig = SettingValue<typeof endpointSection>;
-export type AgentConfig = Config['agent'];
-export type MemberConfig = SettingValue<typeof memberSection>;
-export type TlsConfig = Config['tls'];
-export type StartConfig = Config['start'];

@@ -21,8 +21,6 @@ const BARE_VALUE = /[^ \t,"]+/y;
 const SEPARATORS = /[ \t,]*/y;
 const SPACES = /[ \t]+/y;
 
-const WHOLE_TOKEN = /^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/;
-const WHOLE_TOKEN68 = /^[A-Za-z0-9._~+/-]+=*$/;
 const FIELD_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
 
 /**
@@ -49,26 +47,6 @@ export function parseChallenges(header: string | readonly string[] | undefined):
     }
   }
   return challenges;
-}
-
-/**
- * Writes one challenge, every value as a quoted string.
- *
- * @throws TypeError when a part of it cannot stand in a header
- */
-export function formatChallenge(challenge: Challenge): string {
-  const { scheme, params, token68 } = challenge;
-  const entries = Object.entries(params);
-  const isWritable =
-    [scheme, ...entries.map(([name]) => name)].every((text) => WHOLE_TOKEN.test(text)) &&
-    entries.every(([, value]) => FIELD_VALUE.test(value)) &&
-    (token68 === undefined || WHOLE_TOKEN68.test(token68));
-  if (!isWritable) {
-    throw new TypeError('Cannot write a challenge: a part of it cannot stand in a header');
-  }
-  const written = entries.map(([name, value]) => `${name}="${value.replaceAll(/["\\]/g, '\\$&')}"`);
-  const rest = token68 ?? written.join(', ');
-  return rest === '' ? scheme : `${scheme} ${rest}`;
 }
 
 /** A place in a text that moves over what a pattern matches exactly there. */

@@ -45,7 +45,7 @@ export interface RegistryServerOptions {
 }
 
 /** "linux/arm64", "linux/arm/v7": whom a proof is for. */
-export const PLATFORM_HEADER = 'salvor-platform';
+const PLATFORM_HEADER = 'salvor-platform';
 
 /** The registries that images come from, as far as requests need them. */
 export interface ServedUpstreams {

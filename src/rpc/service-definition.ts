@@ -19,7 +19,7 @@ export interface MessageCodec<T> {
  *
  * @throws (on deserialize) when the bytes are not a message of this type
  */
-export function messageCodec<D extends DescMessage>(schema: D): MessageCodec<MessageShape<D>> {
+function messageCodec<D extends DescMessage>(schema: D): MessageCodec<MessageShape<D>> {
   return {
     serialize(value) {
       const bytes = toBinary(schema, value);

@@ -12,7 +12,6 @@ import { Reach } from '../../src/agent/reach.ts';
 import { RegistryWatch } from '../../src/agent/registry-watch.ts';
 import type { BlobInfo, ContentStore, OpenBlob } from '../../src/agent/store.ts';
 import { Locator } from '../../src/discovery/locate.ts';
-import { StaticMembership } from '../../src/discovery/static-membership.ts';
 import { digestOf, type Digest } from '../../src/oci/digest.ts';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
 import { mutualServerCredentials, type Identity } from '../../src/rpc/identity.ts';
@@ -173,7 +172,7 @@ export class AgentScene implements AsyncDisposable {
     const reach = new Reach(
       { selfName: 'me' },
       {
-        membership: new StaticMembership([{ name: 'gone', address: '127.0.0.1:9' }]),
+        membership: { members: () => [{ name: 'gone', address: '127.0.0.1:9' }] },
         ask: async () => {
           throw new Error('Cannot ask gone');
         },
@@ -192,7 +191,7 @@ export class AgentScene implements AsyncDisposable {
     const locator = new Locator(
       { self: { name: 'me', address: '' }, memberTimeoutMs: 1000, maxMembersAsked: 4 },
       {
-        membership: new StaticMembership([]),
+        membership: { members: () => [] },
         ask: async (_, key, limits) => {
           if ('name' in key) {
             const { tags, registrySeen } = await content.resolve(key.name, limits);

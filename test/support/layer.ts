@@ -75,7 +75,7 @@ export async function buildLayer(
  *
  * @param size how many
  */
-export function randomStream(size: number, seed: string): Readable {
+function randomStream(size: number, seed: string): Readable {
   return Readable.from(randomChunks(size, seed), { objectMode: false });
 }
 

@@ -9,7 +9,7 @@ export interface PressureLimits {
 export type PressureLevel = 'none' | 'release' | 'drop';
 
 /** So far below the threshold pressure ends, and so far space is made. */
-export const CALM_PERCENT = 3;
+const CALM_PERCENT = 3;
 
 /** What share has to be used, at most, before anything new is kept. */
 export function calmPercent({ releaseAtPercent }: PressureLimits): number {

@@ -3,7 +3,7 @@ import type { Clock } from '../../telemetry/clock.ts';
 import type { Prover, ProofSubject, SubjectProof } from './prover.ts';
 
 /** The version of the result's form; raised when something in it changes its meaning. */
-export const PROOF_SCHEMA = 1;
+const PROOF_SCHEMA = 1;
 
 /** An image on one platform as the report has it. */
 export interface ProvenImage extends ProofSubject {

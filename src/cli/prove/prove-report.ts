@@ -73,7 +73,7 @@ export async function proveReport(
 }
 
 /** An image of a report as it is put to the proof. */
-export function toProvenImage(image: ReportImage): ProvenImage {
+function toProvenImage(image: ReportImage): ProvenImage {
   const { digest, parts, platform, runsOn, verdict } = image;
   const manifests = parts.flatMap((part): Digest[] =>
     part.role === 'index' || part.role === 'manifest' ? [part.digest] : [],
@@ -91,7 +91,7 @@ export function toProvenImage(image: ReportImage): ProvenImage {
 }
 
 /** What a proof will read if every verdict is right, bytes; what images share counts once. */
-export function bytesToRead({ images }: Pick<Report, 'images'>): number {
+function bytesToRead({ images }: Pick<Report, 'images'>): number {
   const sizes = new Map<Digest, number>();
   for (const { parts, verdict } of images) {
     if (verdict === 'not-servable') continue;

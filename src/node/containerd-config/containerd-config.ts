@@ -3,9 +3,6 @@ import { containerdRelease } from './containerd-release.ts';
 import { imageSettings, versionOf } from './image-settings.ts';
 import { tableIn, type TomlTable } from '../toml-table.ts';
 
-/** Where the configuration of containerd is unless somebody moved it. */
-export const CONTAINERD_CONFIG_PATH = '/etc/containerd/config.toml';
-
 /** What 2.2 and later take for config_path where nothing is set. */
 const DEFAULT_ROOTS = '/etc/containerd/certs.d:/etc/docker/certs.d';
 

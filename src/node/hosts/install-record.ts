@@ -23,7 +23,7 @@ export interface InstallRecord {
   readonly directories: readonly string[];
 }
 
-export const emptyRecord: InstallRecord = { version: 1, files: [], directories: [] };
+const emptyRecord: InstallRecord = { version: 1, files: [], directories: [] };
 
 /** Keeps the record and the bytes of originals below a directory that only its owner may read. */
 export class InstallState {

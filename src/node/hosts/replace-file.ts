@@ -71,7 +71,7 @@ export async function putBack(
   await onStep?.(`done ${path}`);
 }
 
-export async function syncDirectory(path: string): Promise<void> {
+async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, 'r');
   try {
     await directory.sync();

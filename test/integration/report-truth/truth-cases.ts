@@ -261,7 +261,7 @@ export const truthCases: readonly TruthCase[] = [
 ];
 
 /** The image that this machine's platform is given. */
-export function childOf(image: Image): Image {
+function childOf(image: Image): Image {
   const child = image.children.find(({ platform }) => platform === hostPlatform);
   return child ?? image;
 }

@@ -7,7 +7,6 @@ import {
   type KeyHolder,
 } from '../../../src/discovery/locate.ts';
 import type { Member } from '../../../src/discovery/membership.ts';
-import { StaticMembership } from '../../../src/discovery/static-membership.ts';
 import type { LocateSummary } from '../../../src/rpc/agent-client.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
 
@@ -53,7 +52,7 @@ class Cluster {
     }));
     this.locator = new Locator(
       { self, memberTimeoutMs: TIMEOUT_MS, maxMembersAsked: options.maxMembersAsked ?? 10 },
-      { membership: new StaticMembership(members), ask: this.#ask, log: silentLogger },
+      { membership: { members: () => members }, ask: this.#ask, log: silentLogger },
     );
   }
 
@@ -95,12 +94,12 @@ const namesIn = ({ holders }: Result): string[] => holders.map(({ member }) => m
 
 describe('Locator', () => {
   it('Locator asks the members that there are when a lookup begins', async () => {
-    const members = new StaticMembership([{ name: 'a', address: 'a:1' }]);
+    let members = [{ name: 'a', address: 'a:1' }];
     const asked: string[] = [];
     const locator = new Locator(
       { self, memberTimeoutMs: TIMEOUT_MS, maxMembersAsked: 10 },
       {
-        membership: members,
+        membership: { members: () => members },
         ask: async ({ name }) => void asked.push(name),
         log: silentLogger,
       },
@@ -111,7 +110,7 @@ describe('Locator', () => {
         expect(event).toHaveProperty('summary');
     };
     await lookUp();
-    members.replace([{ name: 'b', address: 'b:1' }]);
+    members = [{ name: 'b', address: 'b:1' }];
     await lookUp();
     expect(asked).toEqual(['me', 'a', 'me', 'b']);
   });

@@ -1,13 +1,21 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { formatChallenge, parseChallenges } from '../../../src/oci/challenge.ts';
+import { parseChallenges } from '../../../src/oci/challenge.ts';
 import type { Challenge } from '../../../src/oci/challenge.ts';
 import { textOf } from './arbitraries.ts';
 
 const HUB =
   'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",' +
   'scope="repository:library/nginx:pull"';
+
+/** A challenge as a server writes it, every value in quotes. */
+function written({ scheme, params, token68 }: Challenge): string {
+  const values = Object.entries(params).map(
+    ([name, value]) => `${name}="${value.replaceAll(/["\\]/g, '\\$&')}"`,
+  );
+  return `${scheme} ${token68 ?? values.join(', ')}`.trim();
+}
 
 describe('parseChallenges', () => {
   it.each<[string, string, Challenge[]]>([
@@ -148,7 +156,7 @@ describe('parseChallenges', () => {
     }
   });
 
-  it('gives only what formatChallenge can write', () => {
+  it('gives only what can be written and read again', () => {
     const pieces = fc.constantFrom(
       'Basic',
       ' ',
@@ -164,47 +172,19 @@ describe('parseChallenges', () => {
     fc.assert(
       fc.property(fc.array(pieces, { maxLength: 30 }), (parts) => {
         const challenges = parseChallenges(parts.join(''));
-        const written = challenges.map((challenge) => formatChallenge(challenge));
-        expect(parseChallenges(written)).toEqual(challenges);
+        expect(parseChallenges(challenges.map(written))).toEqual(challenges);
       }),
       { numRuns: 1_000 },
     );
   });
-});
 
-describe('formatChallenge', () => {
-  it('quotes every value', () => {
-    expect(
-      formatChallenge({ scheme: 'Bearer', params: { realm: 'http://x/"\\', service: '' } }),
-    ).toBe('Bearer realm="http://x/\\"\\\\", service=""');
-  });
-
-  it('writes a scheme alone, and a token', () => {
-    expect(formatChallenge({ scheme: 'Negotiate', params: {} })).toBe('Negotiate');
-    expect(formatChallenge({ scheme: 'Negotiate', params: {}, token68: 'YQ==' })).toBe(
-      'Negotiate YQ==',
-    );
-  });
-
-  it.each<[string, Challenge]>([
-    ['a scheme with a space', { scheme: 'Ba sic', params: {} }],
-    ['an empty scheme', { scheme: '', params: {} }],
-    ['a name with an equals sign', { scheme: 'Basic', params: { 'a=b': 'x' } }],
-    ['a line break in a value', { scheme: 'Basic', params: { realm: 'a\r\nX-Evil: 1' } }],
-    ['NUL in a value', { scheme: 'Basic', params: { realm: '\0' } }],
-    ['a character beyond Latin-1', { scheme: 'Basic', params: { realm: '\u20ac' } }],
-    ['a token with a comma', { scheme: 'Negotiate', params: {}, token68: 'a,b' }],
-  ])('throws on %s', (_, challenge) => {
-    expect(() => formatChallenge(challenge)).toThrow(TypeError);
-  });
-
-  it('is read back unchanged, also beside others', () => {
+  it('reads what a server has written, also beside others', () => {
     const tokens = textOf('abcxyz0189-_.', { min: 1, max: 10 });
     const values = textOf('abc "\\,=\t\u00e9/:', { min: 0, max: 20 });
     const challenges = fc.record({ scheme: tokens, params: fc.dictionary(tokens, values) });
     fc.assert(
       fc.property(fc.array(challenges, { maxLength: 4 }), (list) => {
-        const header = list.map((challenge) => formatChallenge(challenge)).join(', ');
+        const header = list.map(written).join(', ');
         expect(parseChallenges(header)).toEqual(
           list.map(({ scheme, params }) => ({ scheme, params: { ...params } })),
         );

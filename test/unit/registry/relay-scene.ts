@@ -18,7 +18,7 @@ export interface Asked {
 }
 
 /** Gives the next bodies in order and remembers what was asked for. */
-export function sequence(bodies: readonly OpenedBody[]): { next: NextSource; asked: Asked[] } {
+function sequence(bodies: readonly OpenedBody[]): { next: NextSource; asked: Asked[] } {
   const rest = [...bodies];
   const asked: Asked[] = [];
   return {
