@@ -67,6 +67,9 @@ const causes = {
   dns: "the upstream's name was not resolved",
   tls: "the upstream's certificate or TLS was not accepted",
   timeout: 'no answer in time',
+  proxy: 'the proxy before it could not be reached, or broke off',
+  gateway: 'the proxy before it answers CONNECT with 500 or more: it does not reach it',
+  local: 'this machine has no file descriptors, ports or memory left, or its firewall says no',
   server_error: 'a status of 500 or more',
   rate_limited: '429',
   token_service: 'its token service failed',
@@ -81,7 +84,17 @@ const causes = {
   other: 'anything else',
 } satisfies Record<FallbackCause, string>;
 
-const outageCauses = ['refused', 'reset', 'dns', 'tls', 'timeout', 'server_error', 'cut'] as const;
+const outageCauses = [
+  'refused',
+  'reset',
+  'dns',
+  'tls',
+  'timeout',
+  'proxy',
+  'gateway',
+  'server_error',
+  'cut',
+] as const;
 
 const registry = {
   rule: '`docker.io` and those that `registry.upstreams` describes; all the others are `other`',

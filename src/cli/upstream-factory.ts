@@ -4,6 +4,7 @@ import type { Config, EndpointConfig, UpstreamConfig } from '../config/schema.ts
 import type { RegistryMetrics } from '../registry/registry-metrics.ts';
 import { AddressGuard } from '../registry/upstream/address-guard.ts';
 import { Endpoint } from '../registry/upstream/endpoint.ts';
+import { readProxies } from '../registry/upstream/proxy.ts';
 import { TokenServices } from '../registry/upstream/token-service.ts';
 import { UpstreamClient } from '../registry/upstream/upstream-client.ts';
 import { UpstreamHealth } from '../registry/upstream/upstream-health.ts';
@@ -25,12 +26,14 @@ interface Dependencies {
  * the registry's own host over https.
  *
  * @returns throws when a file that the configuration names cannot be read
+ * @throws when the environment names a proxy that is none: now, rather than at every pull
  */
 export function upstreamFactory(
   config: Config['registry'],
   dependencies: Dependencies,
 ): (name: string) => Upstream {
   const { budgets } = config;
+  readProxies(process.env);
   return (name) => {
     const settings = config.upstreams[name];
     const places = placesOf(name, settings, config.mirrors);

@@ -74,7 +74,8 @@ export class EndpointOutcomes {
 
 /** Whether another time the same endpoint might give what was asked for. */
 function mayHaveIt(failure: UpstreamFailure): boolean {
-  return isConclusive(failure) || failure.isOutageSign || failure.kind === 'circuit_open';
+  const { isOutageSign, kind } = failure;
+  return isConclusive(failure) || isOutageSign || kind === 'circuit_open' || kind === 'local';
 }
 
 /** Whether nothing is to be had from the endpoint now, for certain. */

@@ -207,12 +207,12 @@ export class Endpoint {
     let silentSinceMs = requestStartedAtMs;
     while (!over.aborted) {
       const probeStartedAtMs = this.#now();
-      const failure = await this.#health.probe();
+      const failure = ofOther(await this.#health.probe());
       if (failure === undefined) return undefined;
       if (failure.kind !== 'timeout') {
         const nextMs = probeStartedAtMs + this.#budgets.proofGapMs + TIMER_SLACK_MS;
         await sleep(Math.max(0, nextMs - this.#now()));
-        return this.#health.probe();
+        return ofOther(await this.#health.probe());
       }
       if (this.#lastAnswerAtMs < silentSinceMs) {
         this.#health.recordFailure(failure, silentSinceMs);
@@ -281,6 +281,11 @@ export class Endpoint {
     if (response.status !== 401 || !isPassedOn) return undefined;
     return this.#tokenServices.check(response);
   }
+}
+
+/** A failure, unless it is this machine's own: who could not look has not seen anything. */
+function ofOther(failure: UpstreamFailure | undefined): UpstreamFailure | undefined {
+  return failure?.kind === 'local' ? undefined : failure;
 }
 
 function failureOf(response: UpstreamResponse, host: string): UpstreamFailure | undefined {

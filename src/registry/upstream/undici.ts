@@ -1,5 +1,10 @@
 import { createRequire } from 'node:module';
-import type { Dispatcher, EnvHttpProxyAgent as ProxyAgent, errors as Errors } from 'undici';
+import type {
+  Dispatcher,
+  EnvHttpProxyAgent as ProxyAgent,
+  Pool as ConnectionPool,
+  errors as Errors,
+} from 'undici';
 
 const load = createRequire(import.meta.url);
 
@@ -15,6 +20,9 @@ Object.assign(prototype, load('undici/lib/api/index.js') as object);
 export const EnvHttpProxyAgent = load(
   'undici/lib/dispatcher/env-http-proxy-agent.js',
 ) as typeof ProxyAgent;
+
+/** The connections to one host. */
+export const Pool = load('undici/lib/dispatcher/pool.js') as typeof ConnectionPool;
 
 /** What its requests are rejected with. */
 export const errors = load('undici/lib/core/errors.js') as typeof Errors;

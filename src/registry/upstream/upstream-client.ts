@@ -3,6 +3,7 @@ import { getCACertificates } from 'node:tls';
 import type { Dispatcher } from 'undici';
 import type { AddressGuard } from './address-guard.ts';
 import { OriginBreakers } from './origin-breakers.ts';
+import { proxyOptions, readProxies, refusedByProxy, type Proxies } from './proxy.ts';
 import { EnvHttpProxyAgent } from './undici.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
 
@@ -63,12 +64,13 @@ export class UpstreamClient {
   readonly #guard: AddressGuard;
   readonly #pooled: Dispatcher;
   readonly #fresh: Dispatcher;
+  readonly #proxies: Proxies;
   readonly #breakers: OriginBreakers;
   /** Where the upstream sent a request last. */
   #redirectTarget: string | undefined;
 
   /**
-   * @throws when a certificate file cannot be read
+   * @throws when a certificate file cannot be read, or the environment names a proxy that is none
    */
   constructor(options: UpstreamClientOptions, dependencies: { guard: AddressGuard }) {
     this.#base = new URL(options.url);
@@ -76,16 +78,24 @@ export class UpstreamClient {
     this.#namespace = options.namespace;
     this.#guard = dependencies.guard;
     this.#breakers = new OriginBreakers({ retryAfterMs: options.redirectRetryMs });
-    const tls = tlsOptions(options);
-    const connect = { ...tls, timeout: options.connectMs, lookup: this.#guard.lookup };
+    const trust = tlsOptions(options);
+    const { connections, connectMs } = options;
+    const connect = { ...trust, timeout: connectMs, lookup: this.#guard.lookup };
+    // HTTP/1.1 alone, as containerd does: a fresh connection must be one, and a dead one must go
+    // with the request that found it dead, which is not so where many share one.
+    const pool = { bodyTimeout: 0, headersTimeout: 0, pipelining: 1, allowH2: false, connections };
+    const pooled = { ...pool, keepAliveTimeout: 15_000 };
+    this.#proxies = readProxies(process.env);
     // requestTls: the same authorities where a proxy stands between.
-    const shared = { connect, requestTls: tls, bodyTimeout: 0, headersTimeout: 0, pipelining: 1 };
-    this.#pooled = new EnvHttpProxyAgent({
-      ...shared,
-      connections: options.connections,
-      keepAliveTimeout: 15_000,
-    });
-    this.#fresh = new EnvHttpProxyAgent({ ...shared, connections: options.connections });
+    const dispatcher = (shared: typeof pool): Dispatcher =>
+      new EnvHttpProxyAgent({
+        ...shared,
+        ...proxyOptions(this.#proxies, { connectMs, pool: shared }),
+        connect,
+        requestTls: trust,
+      });
+    this.#pooled = dispatcher(pooled);
+    this.#fresh = dispatcher(pool);
   }
 
   /** "registry.test" or "registry.test:5000". */
@@ -107,7 +117,7 @@ export class UpstreamClient {
     try {
       return await this.#follow(request, signal);
     } catch (error) {
-      throw UpstreamFailure.from(error, this.host);
+      throw UpstreamFailure.from(error, this.host, request.signal);
     } finally {
       clearTimeout(timer);
     }
@@ -122,12 +132,12 @@ export class UpstreamClient {
   async look(url: URL, options: { readonly timeoutMs: number }): Promise<number> {
     try {
       this.#guard.checkHost(url.hostname);
-      const response = await this.#fresh.request({
-        origin: url.origin,
-        path: url.pathname + url.search,
+      const signal = AbortSignal.timeout(options.timeoutMs);
+      const response = await this.#request(url, {
         method: 'GET',
-        signal: AbortSignal.timeout(options.timeoutMs),
-        reset: true,
+        headers: {},
+        signal,
+        fresh: true,
       });
       response.body.on('error', () => undefined);
       response.body.destroy();
@@ -165,9 +175,12 @@ export class UpstreamClient {
     return url;
   }
 
-  async #request(url: URL, request: UpstreamRequest): Promise<Dispatcher.ResponseData> {
+  async #request(
+    url: URL,
+    request: Omit<UpstreamRequest, 'path' | 'headersTimeoutMs'>,
+  ): Promise<Dispatcher.ResponseData> {
     const dispatcher = request.fresh === true ? this.#fresh : this.#pooled;
-    return dispatcher.request({
+    const response = dispatcher.request({
       origin: url.origin,
       path: url.pathname + url.search,
       method: request.method,
@@ -175,13 +188,16 @@ export class UpstreamClient {
       signal: request.signal,
       reset: request.fresh === true,
     });
+    return response.catch((error: unknown) => {
+      throw refusedByProxy(error, this.#proxies) ?? error;
+    });
   }
 
   /** Where the upstream redirects to: its failures are its own, not the upstream's. */
   async #requestElsewhere(url: URL, request: UpstreamRequest): Promise<Dispatcher.ResponseData> {
     return this.#breakers.run(url.host, async () => {
       const response = await this.#request(url, request).catch((error: unknown) => {
-        throw UpstreamFailure.from(error, url.host);
+        throw UpstreamFailure.from(error, url.host, request.signal);
       });
       if (response.statusCode < 500) return response;
       response.body.on('error', () => undefined);

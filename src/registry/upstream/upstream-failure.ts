@@ -1,22 +1,12 @@
-import { SourceError } from '../sources/source.ts';
-import { errors } from './undici.ts';
+import {
+  failureKind,
+  failureMessage,
+  OUTAGE_SIGNS,
+  type UpstreamFailureKind,
+} from './failure-kind.ts';
+import { ProxyError } from './proxy.ts';
 
-/** The ways in which an upstream gives no usable answer. */
-export type UpstreamFailureKind =
-  | 'refused'
-  | 'reset'
-  | 'dns'
-  | 'tls'
-  | 'timeout'
-  | 'forbidden_address'
-  | 'server_error'
-  | 'rate_limited'
-  | 'redirect'
-  | 'cut'
-  | 'bad_answer'
-  | 'token_service'
-  | 'circuit_open'
-  | 'cancelled';
+export type { UpstreamFailureKind } from './failure-kind.ts';
 
 /** The upstream could not be asked, or answered with nothing that helps. */
 export class UpstreamFailure extends Error {
@@ -68,57 +58,16 @@ export class UpstreamFailure extends Error {
    * The one door through which errors of the HTTP client enter.
    *
    * @param host for the message
+   * @param signal of the request: only if it has aborted is a request called cancelled; without it
+   *   whatever aborted is taken for ours
    */
-  static from(error: unknown, host: string): UpstreamFailure {
+  static from(error: unknown, host: string, signal?: AbortSignal): UpstreamFailure {
     if (error instanceof UpstreamFailure) return error;
-    if (error instanceof SourceError) {
-      return new UpstreamFailure('bad_answer', error.message, { cause: error, origin: host });
-    }
-    const { code, name } = error as { code?: string; name?: string };
-    const isOurs = name === 'AbortError' || CLIENT_IS_CLOSED.has(code ?? '');
-    const kind = isOurs ? 'cancelled' : kindOf(error, code ?? '');
-    const reason = REASONS[kind] ?? (error instanceof Error ? error.message : String(error));
-    const suffix = typeof code === 'string' ? ` (${code})` : '';
-    return new UpstreamFailure(kind, `${host} ${reason}${suffix}`, { cause: error, origin: host });
+    const kind = failureKind(error, signal);
+    return new UpstreamFailure(kind, failureMessage(error, kind, host), {
+      cause: error,
+      origin: host,
+      status: error instanceof ProxyError ? error.status : undefined,
+    });
   }
-}
-
-/** This side has closed its connections: no word about the other one. */
-const CLIENT_IS_CLOSED: ReadonlySet<string> = new Set(['UND_ERR_DESTROYED', 'UND_ERR_CLOSED']);
-
-const OUTAGE_SIGNS: ReadonlySet<UpstreamFailureKind> = new Set([
-  'refused',
-  'reset',
-  'dns',
-  'tls',
-  'timeout',
-  'server_error',
-  'cut',
-]);
-
-const REASONS: Readonly<Partial<Record<UpstreamFailureKind, string>>> = {
-  refused: 'refused the connection',
-  reset: 'reset the connection',
-  dns: 'could not be found in DNS',
-  tls: 'failed the TLS handshake',
-  timeout: 'gave no answer in time',
-  cut: 'ended the answer too early',
-};
-
-function kindOf(error: unknown, code: string): UpstreamFailureKind {
-  if (error instanceof DOMException && error.name === 'TimeoutError') return 'timeout';
-  if (error instanceof errors.ConnectTimeoutError) return 'timeout';
-  if (error instanceof errors.HeadersTimeoutError) return 'timeout';
-  if (error instanceof errors.HTTPParserError) return 'bad_answer';
-  if (error instanceof AggregateError) {
-    const inner = error.errors[0] as { code?: string } | undefined;
-    return kindOf(inner, inner?.code ?? code);
-  }
-  if (code === 'ECONNREFUSED' || code === 'EHOSTUNREACH' || code === 'ENETUNREACH') {
-    return 'refused';
-  }
-  if (code === 'ETIMEDOUT' || code === 'ENETDOWN') return 'timeout';
-  if (['ENOTFOUND', 'EAI_AGAIN', 'EAI_FAIL', 'EAI_NODATA'].includes(code)) return 'dns';
-  if (/^(ERR_TLS|ERR_SSL|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|EPROTO)/.test(code)) return 'tls';
-  return 'reset';
 }

@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Registry } from 'prom-client';
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { upstreamFactory } from '../../../src/cli/upstream-factory.ts';
 import { loadConfig } from '../../../src/config/load.ts';
 import { createRegistryMetrics } from '../../../src/registry/registry-metrics.ts';
@@ -139,6 +139,17 @@ describe('upstreamFactory', () => {
     await expect(ask()).rejects.toMatchObject({ kind: 'refused' });
     const alone = await scene('a.test', { endpoints: [{ url: home.url }] });
     await expect(alone.ask()).rejects.toMatchObject({ kind: 'forbidden_address' });
+  });
+});
+
+describe('upstreamFactory and proxies', () => {
+  afterEach(() => {
+    vi.unstubAllEnvs();
+  });
+
+  it('upstreamFactory refuses a proxy that is none at once', async () => {
+    vi.stubEnv('HTTPS_PROXY', 'ftp://user:secret@proxy.test');
+    await expect(scene('a.test', {})).rejects.toThrow(/^HTTPS_PROXY of the environment is no URL/);
   });
 });
 

@@ -1,6 +1,7 @@
+import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import type { IncomingMessage } from 'node:http';
-import { connect, type Socket } from 'node:net';
+import { createSecureServer } from 'node:http2';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -23,7 +24,6 @@ import { WebServer, type Handler } from './web-server.ts';
 expectNoLeaks();
 
 afterEach(() => {
-  vi.unstubAllEnvs();
   vi.useRealTimers();
 });
 
@@ -341,6 +341,27 @@ describe('UpstreamClient over TLS', () => {
     await expect(clientOf(server.url).send(request())).rejects.toMatchObject({ kind: 'tls' });
   });
 
+  it('UpstreamClient speaks HTTP/1.1 alone, so that a fresh connection is one', async () => {
+    const versions: string[] = [];
+    const server = createSecureServer({ ...tls, allowHTTP1: true }, (message, response) => {
+      versions.push(message.httpVersion);
+      response.end('ok');
+    });
+    let connections = 0;
+    server.on('secureConnection', () => (connections += 1));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    closedAfterwards({ close: async () => void server.close() });
+    const { port } = server.address() as AddressInfo;
+    const client = clientOf(`https://127.0.0.1:${port}`, { ca });
+    expect(await textOf(await client.send(request()))).toBe('ok');
+    for (let round = 1; round <= 3; round += 1) {
+      expect(await textOf(await client.send(request({ fresh: true })))).toBe('ok');
+      expect(connections).toBe(1 + round);
+    }
+    expect(versions).toEqual(['1.1', '1.1', '1.1', '1.1']);
+  });
+
   it('UpstreamClient refuses to go from https to http', async () => {
     const plain = await serve((_, response) => response.end());
     const server = await serve(
@@ -364,92 +385,4 @@ describe('UpstreamClient over TLS', () => {
     const missing = join(directory, 'missing.pem');
     expect(() => clientOf('https://a.test', { ca: missing })).toThrow('missing.pem');
   });
-
-  it('UpstreamClient goes through the proxy that the environment names, and trusts as before', async () => {
-    const proxy = await startProxy();
-    const secure = await serve((_, response) => response.end('secure'), tls);
-    vi.stubEnv('HTTPS_PROXY', proxy.url);
-    const client = clientOf(secure.url, { ca });
-    expect(await textOf(await client.send(request({ headers: secrets })))).toBe('secure');
-    expect(proxy.tunnels).toEqual([secure.host]);
-    expect(proxy.seenText).not.toContain('secret');
-    // Without its authority the tunnel leads nowhere.
-    await expect(clientOf(secure.url).send(request())).rejects.toMatchObject({ kind: 'tls' });
-  });
-
-  it('UpstreamClient goes through a proxy to plain http too, and past it where NO_PROXY says', async () => {
-    const proxy = await startProxy();
-    const server = await serve((_, response) => response.end('plain'));
-    vi.stubEnv('HTTP_PROXY', proxy.url);
-    expect(await textOf(await clientOf(server.url).send(request()))).toBe('plain');
-    const throughProxy = proxy.tunnels.length + proxy.forwarded.length;
-    expect(throughProxy).toBe(1);
-    vi.stubEnv('NO_PROXY', `other.test,127.0.0.1`);
-    expect(await textOf(await clientOf(server.url).send(request()))).toBe('plain');
-    expect(proxy.tunnels.length + proxy.forwarded.length).toBe(throughProxy);
-  });
-
-  it('UpstreamClient says when the proxy refuses', async () => {
-    const proxy = await startProxy({ refuse: true });
-    const secure = await serve((_, response) => response.end(), tls);
-    vi.stubEnv('HTTPS_PROXY', proxy.url);
-    await expect(clientOf(secure.url, { ca }).send(request())).rejects.toMatchObject({
-      name: 'UpstreamFailure',
-    });
-    expect(secure.connections).toBe(0);
-  });
 });
-
-interface Proxy {
-  readonly url: string;
-  readonly tunnels: string[];
-  readonly forwarded: string[];
-  readonly seenText: string;
-}
-
-/** A proxy as companies have them: CONNECT, and absolute URLs for plain http. */
-async function startProxy(options: { refuse?: boolean } = {}): Promise<Proxy> {
-  const tunnels: string[] = [];
-  const forwarded: string[] = [];
-  const seen: string[] = [];
-  const sockets = new Set<Socket>();
-  const track = (socket: Socket): Socket => {
-    sockets.add(socket);
-    return socket.on('error', () => socket.destroy());
-  };
-  const server = await serve((message: IncomingMessage, response) => {
-    forwarded.push(message.url ?? '');
-    seen.push(JSON.stringify(message.headers));
-    const target = new URL(message.url ?? '');
-    void fetch(target).then(async (answer) => response.end(await answer.text()));
-  });
-  server.raw.on('connect', (message: IncomingMessage, socket: Socket) => {
-    track(socket);
-    seen.push(JSON.stringify(message.headers));
-    if (options.refuse === true) {
-      socket.end('HTTP/1.1 403 Forbidden\r\n\r\n');
-      return;
-    }
-    tunnels.push(message.url ?? '');
-    const [host = '', port] = (message.url ?? '').split(':');
-    const target = track(connect({ host, port: Number(port) }));
-    target.on('connect', () => {
-      socket.write('HTTP/1.1 200 OK\r\n\r\n');
-      socket.on('data', (chunk: Buffer) => seen.push(chunk.toString('latin1')));
-      socket.pipe(target).pipe(socket);
-    });
-  });
-  closedAfterwards({
-    close: async () => {
-      for (const socket of sockets) socket.destroy();
-    },
-  });
-  return {
-    url: server.url,
-    tunnels,
-    forwarded,
-    get seenText() {
-      return seen.join('\n');
-    },
-  };
-}

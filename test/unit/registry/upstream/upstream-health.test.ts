@@ -123,19 +123,23 @@ describe('UpstreamHealth', () => {
     health.close();
   });
 
-  it.each(['rate_limited', 'bad_answer', 'forbidden_address', 'redirect', 'cancelled'] as const)(
-    'UpstreamHealth takes no number of %s for an outage',
-    (kind) => {
-      const { health, fail } = scene();
-      for (let n = 0; n < 5; n += 1) {
-        fail(new UpstreamFailure(kind, 'x'));
-        vi.advanceTimersByTime(GAP_MS);
-      }
-      expect(health.outage).toBeUndefined();
-    },
-  );
+  it.each([
+    'rate_limited',
+    'bad_answer',
+    'forbidden_address',
+    'redirect',
+    'local',
+    'cancelled',
+  ] as const)('UpstreamHealth takes no number of %s for an outage', (kind) => {
+    const { health, fail } = scene();
+    for (let n = 0; n < 5; n += 1) {
+      fail(new UpstreamFailure(kind, 'x'));
+      vi.advanceTimersByTime(GAP_MS);
+    }
+    expect(health.outage).toBeUndefined();
+  });
 
-  it.each(['refused', 'reset', 'dns', 'tls', 'timeout', 'cut'] as const)(
+  it.each(['refused', 'reset', 'dns', 'tls', 'timeout', 'proxy', 'gateway', 'cut'] as const)(
     'UpstreamHealth takes two of %s for an outage',
     (kind) => {
       const { health, fail } = scene();

@@ -74,6 +74,7 @@ export function endpointOf(
     readonly forwardsCredentials?: boolean | undefined;
     readonly headers?: Readonly<Record<string, string>> | undefined;
     readonly guard?: AddressGuard | undefined;
+    readonly ca?: string;
     readonly tokenFailure?: UpstreamFailure | undefined;
     readonly now?: () => number;
     readonly lookTimeoutMs?: number;
@@ -83,7 +84,8 @@ export function endpointOf(
 ): Endpoint {
   const { forwardsCredentials = true, guard, headers = {}, look, now = Date.now } = options;
   const budgets = { ...quickBudgets, ...options.budgets };
-  const client = clientOf(url, { connectMs: budgets.connectMs, headers, guard });
+  const ca = options.ca === undefined ? {} : { ca: options.ca };
+  const client = clientOf(url, { connectMs: budgets.connectMs, headers, guard, ...ca });
   const health = new UpstreamHealth(
     {
       proofGapMs: budgets.proofGapMs,
