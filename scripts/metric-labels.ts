@@ -135,6 +135,8 @@ const refusals = {
   no_certificate: 'no certificate at all',
   protocol: 'no TLS, or none of version 1.3',
   own_certificate: 'the other side does not accept ours',
+  slow: 'TLS was not through in time',
+  crowd: 'too many connections at once, most of them from the same host',
 } satisfies Record<Refusal['reason'], string>;
 
 const verdicts = {

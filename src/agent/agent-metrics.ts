@@ -31,8 +31,9 @@ export function createAgentMetrics(register: Registry) {
     refusedConnections: new Counter({
       name: 'salvor_agent_refused_connections_total',
       help:
-        'Connections of other nodes that came to nothing in TLS: certificate, no_certificate, ' +
-        'protocol, own_certificate (the other side does not accept ours).',
+        'Connections to the port for other nodes that came to nothing: certificate, ' +
+        'no_certificate, protocol, own_certificate (the other side does not accept ours), slow, ' +
+        'crowd (too many of one host).',
       labelNames: ['reason'],
       registers,
     }),

@@ -2,9 +2,10 @@ import { chmod, mkdir, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Server, ServerCredentials, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { localService, peerService } from '../rpc/agent-protocol.ts';
+import { ConnectionGate, type ConnectionLimits } from './connection-gate.ts';
 import type { RefusedConnections } from './refused-connections.ts';
 
-export interface AgentServerOptions {
+export interface AgentServerOptions extends ConnectionLimits {
   /** HTTP/2 flow-control window, bytes; what a receiver may have in flight. */
   readonly windowBytes: number;
   readonly maxConcurrentStreams: number;
@@ -13,11 +14,13 @@ export interface AgentServerOptions {
 /** One listener of an agent: for peers on the node address, or for the own registry. */
 export class AgentServer {
   readonly #server: Server;
+  readonly #limits: ConnectionLimits;
 
   constructor(
     options: AgentServerOptions,
     services: { peer: UntypedServiceImplementation; local?: UntypedServiceImplementation },
   ) {
+    this.#limits = options;
     this.#server = new Server({
       'grpc-node.flow_control_window': options.windowBytes,
       'grpc.max_concurrent_streams': options.maxConcurrentStreams,
@@ -33,7 +36,7 @@ export class AgentServer {
    * Listens on a TCP address.
    *
    * @param address "host:port"; port 0 takes a free one
-   * @param options.refused told of clients that do not get through TLS
+   * @param options.refused told of clients that do not get in
    * @returns the port
    * @throws when the address cannot be taken
    */
@@ -48,7 +51,12 @@ export class AgentServer {
         else reject(new Error(`Cannot listen on ${address}: ${error.message}`, { cause: error }));
       });
     });
-    options.refused?.watch(this.#server);
+    const { refused } = options;
+    const gate = new ConnectionGate(this.#limits, {
+      onCrowd: (remote) => refused?.noteCrowd(remote),
+    });
+    gate.watch(this.#server, { isSecure: credentials._isSecure() });
+    refused?.watch(this.#server);
     return port;
   }
 

@@ -1,14 +1,16 @@
 import type { Server as GrpcServer } from '@grpc/grpc-js';
-import type { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Logger } from '../telemetry/logger.ts';
 import type { AgentMetrics } from './agent-metrics.ts';
+import type { Remote } from './connection-gate.ts';
+import { listenersOf } from './grpc-listeners.ts';
 import { Seldom } from '../telemetry/seldom.ts';
 
 /** Why a connection came to nothing before there was a call. */
 export interface Refusal {
-  readonly reason: 'certificate' | 'no_certificate' | 'protocol' | 'own_certificate';
+  readonly reason:
+    'certificate' | 'no_certificate' | 'protocol' | 'own_certificate' | 'slow' | 'crowd';
   /** For people. */
   readonly why: string;
 }
@@ -36,7 +38,7 @@ const PROTOCOL_FAULTS: Readonly<Record<string, string>> = {
   ERR_SSL_UNSUPPORTED_PROTOCOL: 'it does not speak TLS 1.3',
 };
 
-/** Counts and logs clients that do not get through TLS, with nothing but where and why. */
+/** Counts and logs clients that do not get in, with nothing but where and why. */
 export class RefusedConnections {
   readonly #log: Logger;
   readonly #metrics: Pick<AgentMetrics, 'refusedConnections'>;
@@ -49,15 +51,20 @@ export class RefusedConnections {
 
   /** Looks at what a server, that listens already, refuses. */
   watch(server: GrpcServer): void {
-    // grpc-js keeps its listeners to itself; without them refusals would go unseen, no more.
-    const { http2Servers } = server as unknown as { http2Servers?: Map<EventEmitter, unknown> };
-    for (const listener of http2Servers?.keys() ?? []) {
+    for (const listener of listenersOf(server)) {
       // Asked once, a socket knows the address of its other end after that end has gone.
       listener.on('connection', (socket: Socket) => socket.remoteAddress);
-      listener.on('tlsClientError', (error: NodeJS.ErrnoException, socket: TLSSocket) => {
+      listener.on('tlsClientError', (error, socket) => {
         this.#report(refusalOf(error, socket), remoteOf(socket));
       });
     }
+  }
+
+  /** Counts a connection that was one too many, see {@link ConnectionGate}. */
+  noteCrowd(remote: Remote): void {
+    const why = 'too many connections, and most of them from there';
+    const { remoteAddress: host = 'unknown', remotePort: port = 0 } = remote;
+    this.#report({ reason: 'crowd', why }, { host, port });
   }
 
   #report(refusal: Refusal | undefined, remote: { host: string; port: number }): void {
@@ -79,6 +86,9 @@ function refusalOf(error: NodeJS.ErrnoException, socket: TLSSocket): Refusal | u
   const code = error.code ?? '';
   if (code === 'ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE') {
     return { reason: 'no_certificate', why: 'it shows no certificate' };
+  }
+  if (code === 'ERR_TLS_HANDSHAKE_TIMEOUT') {
+    return { reason: 'slow', why: 'it did not finish the TLS handshake in time' };
   }
   if (/_ALERT_.*(CERT|CA$)/.test(code)) {
     return { reason: 'own_certificate', why: `it does not accept our certificate: ${code}` };

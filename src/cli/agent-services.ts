@@ -167,6 +167,8 @@ export function agentService(
   const serverOptions = {
     windowBytes: limits.windowBytes,
     maxConcurrentStreams: limits.maxReaders + SPARE_STREAMS,
+    maxConnections: limits.maxConnections,
+    maxHandshakes: limits.maxHandshakes,
   };
   const peers = new AgentServer(serverOptions, {
     peer: new PeerService(

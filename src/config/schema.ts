@@ -1,3 +1,4 @@
+import { agentLimitsSection } from './agent-limits-schema.ts';
 import { copiesSection } from './copies-schema.ts';
 import type { SettingValue } from './setting.ts';
 import { bytes, bytesPerSecond, choice, count, flag, list, map } from './setting.ts';
@@ -32,6 +33,11 @@ const logSection = section('What is written to standard output, one JSON object 
 
 const registryLimits = section('Bounds of the registry.', {
   maxStreams: count(512, 'Requests served at a time.', { maximum: 65_536 }),
+  maxIdleConnections: count(
+    1024,
+    'Connections on which no request runs. When there is one too many, the oldest is ended.',
+    { minimum: 16, maximum: 65_536 },
+  ),
   maxManifestBytes: bytes(8 * mib, 'Largest manifest that is accepted.', {
     minimum: 64 * kib,
     maximum: 256 * mib,
@@ -278,29 +284,7 @@ const agentSection = section("The agent: reads this node's content store and ser
       }),
     }),
   }),
-  limits: section('Bounds of the agent.', {
-    maxReaders: count(64, 'Blobs read for other nodes at a time; more are told "busy".', {
-      maximum: 4096,
-    }),
-    readerStallMs: milliseconds(
-      90_000,
-      'How long another node may take nothing of what it reads before its place goes to others.',
-      { minimum: 1000 },
-    ),
-    maxMembersAsked: count(256, 'Members asked at a time for one lookup.', { maximum: 10_000 }),
-    memberTimeoutMs: milliseconds(800, 'For one member to answer a lookup.'),
-    observations: count(50_000, 'Tags whose last confirmed digest is remembered.', {
-      maximum: 10_000_000,
-    }),
-    chunkBytes: bytes(128 * kib, 'Bytes of a blob in one message.', {
-      minimum: 16 * kib,
-      maximum: 4 * mib,
-    }),
-    windowBytes: bytes(512 * kib, 'HTTP/2 window of a connection to or from another node.', {
-      minimum: 64 * kib,
-      maximum: 64 * mib,
-    }),
-  }),
+  limits: agentLimitsSection,
   keeper: section('Keeping the layers of pulled images where containerd would discard them.', {
     mode: choice(
       ['auto', 'off'],

@@ -24,6 +24,8 @@ export interface Budgets {
 export interface Limits {
   /** Requests being answered at once. */
   readonly maxStreams: number;
+  /** Connections without a request. */
+  readonly maxIdleConnections: number;
   readonly maxManifestBytes: number;
   readonly manifestCacheBytes: number;
   readonly maxHeaderBytes: number;

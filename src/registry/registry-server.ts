@@ -13,6 +13,7 @@ import fastify, {
 import type { Platform } from '../oci/descriptor.ts';
 import { parseV2Url, type V2Request } from '../oci/path.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { limitWaiting } from '../telemetry/waiting-connections.ts';
 import { VERSION_HEADER } from '../oci/version-header.ts';
 import { errorAnswer, type Answer } from './answer.ts';
 import type { BlobPull } from './blob-pull.ts';
@@ -220,6 +221,7 @@ export class RegistryServer {
       return503OnClosing: true,
     });
     app.server.headersTimeout = requestTimeoutMs;
+    limitWaiting(app.server, { max: this.#options.limits.maxIdleConnections });
     app.server.on('connect', (_request, socket) => this.#unreadable.end(socket, badMethodAnswer()));
     // Nothing that is pushed here is ever read: no parser, no body.
     app.removeAllContentTypeParsers();

@@ -21,6 +21,12 @@ const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY
 /** A server that ends a connection this soon may not like who has come, milliseconds. */
 const EARLY_MS = 1000;
 
+/**
+ * For a client to get through TLS, milliseconds. Nodes need a few round trips; Node.js would wait
+ * for two minutes, and hold some 50 KiB meanwhile.
+ */
+const HANDSHAKE_MS = 5000;
+
 const READ_TRIES = 10;
 const READ_PAUSE_MS = 100;
 
@@ -74,9 +80,14 @@ function isPair({ certificate, key }: Identity): boolean {
 
 /**
  * Credentials of a server that only talks TLS 1.3 and only to clients of the same authority.
+ *
+ * @param options.handshakeMs for a client to get through TLS; 5 s where left out
  */
-export function mutualServerCredentials(identity: Identity): ServerCredentials & Renewable {
-  return new MutualServerCredentials(identity);
+export function mutualServerCredentials(
+  identity: Identity,
+  options: { readonly handshakeMs?: number } = {},
+): ServerCredentials & Renewable {
+  return new MutualServerCredentials(identity, options.handshakeMs ?? HANDSHAKE_MS);
 }
 
 /**
@@ -109,8 +120,11 @@ function contextOptions(identity: Identity): SecureContextOptions {
 }
 
 class MutualServerCredentials extends ServerCredentials implements Renewable {
-  constructor(identity: Identity) {
-    super({ requestCert: true, rejectUnauthorized: true }, contextOptions(identity));
+  constructor(identity: Identity, handshakeMs: number) {
+    super(
+      { requestCert: true, rejectUnauthorized: true, handshakeTimeout: handshakeMs },
+      contextOptions(identity),
+    );
   }
 
   renew(identity: Identity): void {

@@ -2,6 +2,7 @@ import { createServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 
+import { ConnectionPlaces } from './connection-places.ts';
 import type { Logger } from './logger.ts';
 
 /**
@@ -40,6 +41,8 @@ interface Answer {
 const plainText = 'text/plain; charset=utf-8';
 const limits = {
   maxConnections: 64,
+  /** Accepted in one turn of the event loop, and not closed before the next. */
+  burst: 512,
   maxHeaderBytes: 8 * 1024,
   headersTimeoutMs: 5000,
   requestTimeoutMs: 10_000,
@@ -69,7 +72,13 @@ export class AdminServer {
       },
       (request, response) => void this.#handle(request, response),
     );
-    this.#server.maxConnections = limits.maxConnections;
+    // A probe must get in however many connections somebody else holds.
+    const places = new ConnectionPlaces({ max: limits.maxConnections, gives: 'oldest' });
+    this.#server.on('connection', (socket) => {
+      socket.once('close', () => places.leave(socket));
+      places.take(socket)?.destroy();
+    });
+    this.#server.maxConnections = limits.maxConnections + limits.burst;
   }
 
   /**

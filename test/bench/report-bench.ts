@@ -208,7 +208,7 @@ function agentServer(inventory: NodeInventory): AgentServer {
     { content, metrics, log: silentLogger, readers, inventories, reach: store },
   );
   return new AgentServer(
-    { windowBytes, maxConcurrentStreams: 16 },
+    { windowBytes, maxConnections: 1024, maxHandshakes: 512, maxConcurrentStreams: 16 },
     { peer: service.implementation() },
   );
 }

@@ -9,6 +9,7 @@ import { LocalService } from '../../src/agent/local-service.ts';
 import { Observations } from '../../src/agent/observations.ts';
 import { PEER_ROLES, PeerService } from '../../src/agent/peer-service.ts';
 import { Reach } from '../../src/agent/reach.ts';
+import { RefusedConnections } from '../../src/agent/refused-connections.ts';
 import { RegistryWatch } from '../../src/agent/registry-watch.ts';
 import type { BlobInfo, ContentStore, OpenBlob } from '../../src/agent/store.ts';
 import { Locator } from '../../src/discovery/locate.ts';
@@ -120,6 +121,7 @@ export class MadeStore implements ContentStore, SurveyedStore {
 /** The listeners of one agent over a made store: mutual TLS, and a unix socket. */
 export class AgentScene implements AsyncDisposable {
   readonly store = new MadeStore();
+  readonly metrics = createAgentMetrics(new Registry());
   readonly readers = { count: 0 };
   /** Processes that were watched, and those that were ended. */
   /** What it was told that proofs came to. */
@@ -138,6 +140,8 @@ export class AgentScene implements AsyncDisposable {
   private constructor(options: {
     maxReaders: number;
     socket: string;
+    maxConnections?: number;
+    maxHandshakes?: number;
     kill?: (pid: number) => void;
   }) {
     this.socket = options.socket;
@@ -145,7 +149,7 @@ export class AgentScene implements AsyncDisposable {
       ...silentLogger,
       error: (_: unknown, message: string) => void this.logged.push(message),
     };
-    const metrics = createAgentMetrics(new Registry());
+    const { metrics } = this;
     const observations = new Observations({ maxNames: 100 });
     const content = new HeldContent({
       store: this.store,
@@ -181,7 +185,12 @@ export class AgentScene implements AsyncDisposable {
       },
     );
     const peerParts = { content, metrics, log, readers: this.readers, inventories, reach };
-    const serverOptions = { windowBytes: WINDOW_BYTES, maxConcurrentStreams: 100 };
+    const serverOptions = {
+      windowBytes: WINDOW_BYTES,
+      maxConcurrentStreams: 100,
+      maxConnections: options.maxConnections ?? 100,
+      maxHandshakes: options.maxHandshakes ?? 100,
+    };
     this.#peers = new AgentServer(serverOptions, {
       peer: new PeerService(
         { ...peerOptions, allowedRoles: PEER_ROLES },
@@ -240,13 +249,18 @@ export class AgentScene implements AsyncDisposable {
     readonly identity: Identity;
     readonly socket: string;
     readonly maxReaders?: number;
+    readonly maxConnections?: number;
+    readonly maxHandshakes?: number;
+    /** For TLS, milliseconds. */
+    readonly handshakeMs?: number;
     readonly kill?: (pid: number) => void;
   }): Promise<AgentScene> {
     const scene = new AgentScene({ maxReaders: 10, ...options });
     await scene.#local.listenUnix(options.socket);
     scene.port = await scene.#peers.listen(
       '127.0.0.1:0',
-      mutualServerCredentials(options.identity),
+      mutualServerCredentials(options.identity, options),
+      { refused: new RefusedConnections({ log: silentLogger, metrics: scene.metrics }) },
     );
     return scene;
   }

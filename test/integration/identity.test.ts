@@ -156,7 +156,7 @@ describe('mutual TLS between nodes', () => {
     );
     const roleFault = 'it is for the role agent, and the certificate names registry';
     await expect(resolve).rejects.toThrow(roleFault);
-    expect(whys(holder.agent)).toContain(roleFault);
+    await waitFor(() => whys(holder.agent).includes(roleFault), { what: roleFault });
     expect(await refusal(await issueIdentity(authority, []))).toContain('names none');
 
     // One that is no agent must not be taken for one by clients.

@@ -82,6 +82,7 @@ export async function start(setup: Setup = {}): Promise<Started> {
   const server = new RegistryServer(
     {
       limits: {
+        maxIdleConnections: 64,
         maxStreams: setup.maxStreams ?? 10,
         maxManifestBytes: 1e6,
         manifestCacheBytes: 1e6,

@@ -231,6 +231,18 @@ describe('RegistryServer', () => {
     expect((await second.answer()).status).toBe(200);
   });
 
+  it('RegistryServer answers while somebody holds more connections than there are places', async () => {
+    const { port } = await start();
+    const silent = await Promise.all(Array.from({ length: 100 }, () => connect(port)));
+    await waitFor(() => silent.filter(({ end }) => end === 'open').length === 64, {
+      what: 'all but 64 to be ended',
+    });
+
+    const client = await connect(port);
+    client.get(blobPath);
+    expect((await client.answer()).status).toBe(200);
+  });
+
   it('RegistryServer cancels the source when the client leaves, and frees its slot', async () => {
     const body = new FakeBody({ sizeBytes: 1000 });
     let signal: AbortSignal | undefined;

@@ -47,6 +47,7 @@ beforeEach(async () => {
     upstreams: () => [],
   });
   const limits = {
+    maxIdleConnections: 64,
     maxStreams: 10,
     maxManifestBytes: 1e6,
     manifestCacheBytes: 1e6,

@@ -32,7 +32,7 @@ beforeEach(async () => {
   readBytes = 0;
   const { signal } = new AbortController();
   server = new AgentServer(
-    { windowBytes, maxConcurrentStreams: 100 },
+    { windowBytes, maxConnections: 16, maxHandshakes: 16, maxConcurrentStreams: 100 },
     {
       peer: {
         read: (call: ServerWritableStream<unknown, Buffer>) => {

@@ -7,6 +7,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { AdminServer } from '../../../src/telemetry/admin-server.ts';
 import type { ReadyCheck } from '../../../src/telemetry/admin-server.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
+import { waitFor } from '../../support/wait.ts';
 
 let server: AdminServer | undefined;
 
@@ -136,6 +137,20 @@ describe('AdminServer', () => {
     const response = await fetch(`http://127.0.0.1:${port}/healthz`, { headers });
     await response.arrayBuffer();
     expect(response.status).toBe(431);
+  });
+
+  test('AdminServer answers probes while somebody else holds connections', async () => {
+    const port = await start();
+    const sockets = Array.from({ length: 200 }, () =>
+      connect({ port, host: '127.0.0.1', localAddress: '127.0.0.2' }),
+    );
+    for (const socket of sockets) socket.on('error', () => undefined).resume();
+    await Promise.all(sockets.map((socket) => once(socket, 'connect')));
+    const open = (): number => sockets.filter(({ destroyed }) => !destroyed).length;
+    await waitFor(() => open() === 64, { what: 'all but 64 to be ended' });
+
+    expect((await ask(port, '/healthz')).status).toBe(200);
+    for (const socket of sockets) socket.destroy();
   });
 
   test('AdminServer.close ends connections that wait for nothing', async () => {
