@@ -1,6 +1,7 @@
 import type { Digest } from '../oci/digest.ts';
 import type { NameKnowledge } from '../rpc/agent-client.ts';
 import type { TagStatement } from '../rpc/agent-protocol.ts';
+import type { CorruptionReports } from './corruption-reports.ts';
 import type { Integrity } from './integrity.ts';
 import type { Observations } from './observations.ts';
 import type { BlobInfo, ContentStore, OpenBlob, StoreCallOptions } from './store.ts';
@@ -16,16 +17,19 @@ export interface HeldBlobState extends BlobInfo {
  */
 export class HeldContent {
   readonly #store: ContentStore;
-  readonly #integrity: Pick<Integrity, 'stateOf' | 'request' | 'recheck'>;
+  readonly #integrity: Pick<Integrity, 'stateOf' | 'request'>;
+  readonly #reports: Pick<CorruptionReports, 'add'>;
   readonly #observations: Observations;
 
   constructor(dependencies: {
     store: ContentStore;
-    integrity: Pick<Integrity, 'stateOf' | 'request' | 'recheck'>;
+    integrity: Pick<Integrity, 'stateOf' | 'request'>;
+    reports: Pick<CorruptionReports, 'add'>;
     observations: Observations;
   }) {
     this.#store = dependencies.store;
     this.#integrity = dependencies.integrity;
+    this.#reports = dependencies.reports;
     this.#observations = dependencies.observations;
   }
 
@@ -92,9 +96,13 @@ export class HeldContent {
     return this.#store.names({ ...options, withDigests: true });
   }
 
-  /** Somebody got wrong bytes: look again at once. */
-  async reportCorrupt(digest: Digest): Promise<void> {
-    await this.#integrity.recheck(digest);
+  /**
+   * Somebody says that they got wrong bytes: look again.
+   *
+   * @param options.host who says so
+   */
+  async reportCorrupt(digest: Digest, options: { readonly host: string }): Promise<void> {
+    await this.#reports.add(digest, options);
   }
 
   #vouched(info: BlobInfo): HeldBlobState | undefined {

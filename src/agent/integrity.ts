@@ -40,6 +40,12 @@ const chunkBytes = 256 * 1024;
 const maxQueued = 4096;
 const maxRechecks = 64;
 
+/** Blobs to be hashed again, one after the other. */
+class RecheckQueue {
+  readonly byDigest = new Map<Digest, Promise<'verified' | 'corrupt' | 'missing'>>();
+  last: Promise<unknown> = Promise.resolve();
+}
+
 /**
  * Hashes what the store holds, once for each fingerprint, in the background: one blob at a time,
  * at a limited rate, and never while bytes are served from it.
@@ -54,9 +60,9 @@ export class Integrity {
   readonly #maxRecords: number;
   readonly #records: LRUCache<Digest, IntegrityRecord>;
   readonly #queue = new Set<Digest>();
-  readonly #rechecks = new Map<Digest, Promise<'verified' | 'corrupt' | 'missing'>>();
+  /** At full speed, and at that of the background: nobody waits for what is slower. */
+  readonly #rechecks = { full: new RecheckQueue(), paced: new RecheckQueue() };
   readonly #stopped = new AbortController();
-  #lastRecheck: Promise<unknown> = Promise.resolve();
   #running: Promise<void> | undefined;
   #wake = new AbortController();
 
@@ -89,23 +95,27 @@ export class Integrity {
   }
 
   /**
-   * Forgets what is known of a blob and hashes it at once, at full speed. Several at the same time
-   * take turns; the same one is hashed once for all who ask.
+   * Hashes a blob at once, whatever is known of it, which stands until then. Several at the same
+   * time take turns; the same one is hashed once for all who ask.
    *
+   * @param options.paced not faster than the background
    * @throws StoreUnavailableError when the store cannot be read, and an error when too many wait
    */
-  recheck(digest: Digest): Promise<'verified' | 'corrupt' | 'missing'> {
-    const running = this.#rechecks.get(digest);
+  recheck(
+    digest: Digest,
+    options: { readonly paced: boolean } = { paced: false },
+  ): Promise<'verified' | 'corrupt' | 'missing'> {
+    const queue = options.paced ? this.#rechecks.paced : this.#rechecks.full;
+    const running = queue.byDigest.get(digest);
     if (running !== undefined) return running;
-    if (this.#rechecks.size >= maxRechecks) {
+    if (queue.byDigest.size >= maxRechecks) {
       return Promise.reject(new Error(`Cannot hash ${digest} again: too many others wait`));
     }
-    this.#records.delete(digest);
-    const recheck = this.#lastRecheck
-      .then(() => this.#hash(digest, { paced: false }))
-      .finally(() => this.#rechecks.delete(digest));
-    this.#rechecks.set(digest, recheck);
-    this.#lastRecheck = recheck.catch(() => undefined);
+    const recheck = queue.last
+      .then(() => this.#hash(digest, options))
+      .finally(() => queue.byDigest.delete(digest));
+    queue.byDigest.set(digest, recheck);
+    queue.last = recheck.catch(() => undefined);
     return recheck;
   }
 
@@ -119,7 +129,7 @@ export class Integrity {
     this.#stopped.abort();
     this.#queue.clear();
     await this.#running;
-    await this.#lastRecheck;
+    await Promise.all([this.#rechecks.full.last, this.#rechecks.paced.last]);
   }
 
   #hasStopped(): boolean {

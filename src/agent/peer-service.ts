@@ -154,7 +154,8 @@ export class PeerService {
         context,
         async (call: ServerUnaryCall<ReportCorruptRequest, unknown>) => {
           this.#authorize('reportCorrupt', call);
-          await this.#content.reportCorrupt(digestOf(call.request.digest));
+          const host = hostOf(call);
+          await this.#content.reportCorrupt(digestOf(call.request.digest), { host });
           return create(ReportCorruptResponseSchema);
         },
       ),
@@ -170,9 +171,10 @@ export class PeerService {
     const roles = rolesOf(call.getAuthContext().sslPeerCertificate);
     if (allowed.some((role) => roles.has(role))) return;
     const remote = call.getPeer();
+    const host = hostOf(call);
     const named = [...roles].join(' and ') || 'none';
     const why = `it is for the role ${allowed.join(' or ')}, and the certificate names ${named}`;
-    if (this.#seldom.isDue(`${method} ${remote.replace(/:\d+$/, '')} ${named}`)) {
+    if (this.#seldom.isDue(`${method} ${host} ${named}`)) {
       this.#context.log.warn({ method, remote, why }, 'refused a call of another node');
     }
     const message = `${method} is not for this certificate's role: ${why}`;
@@ -252,6 +254,11 @@ export class PeerService {
 /** How many blobs are being read, over all the servers of one agent. */
 export interface ReaderCount {
   count: number;
+}
+
+/** Where a call comes from, without the port. */
+function hostOf(call: Pick<ServerUnaryCall<unknown, unknown>, 'getPeer'>): string {
+  return call.getPeer().replace(/:\d+$/, '');
 }
 
 function positionOf(value: bigint): number {

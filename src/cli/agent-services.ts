@@ -4,6 +4,7 @@ import { AgentServer } from '../agent/agent-server.ts';
 import { ContainerdClient } from '../agent/containerd/containerd-client.ts';
 import type { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
 import { ContainerdEditor } from '../agent/containerd/containerd-editor.ts';
+import { CorruptionReports } from '../agent/corruption-reports.ts';
 import { EventWatch } from '../agent/containerd/event-watch.ts';
 import type { Backfill } from '../agent/keeper/backfill.ts';
 import type { BackfillStatus } from '../agent/keeper/backfill-progress.ts';
@@ -115,7 +116,8 @@ export function agentService(
     { maxNames: limits.observations },
     { file: observationFile },
   );
-  const content = new HeldContent({ store, integrity, observations });
+  const reports = new CorruptionReports({ integrity, clock: systemClock });
+  const content = new HeldContent({ store, integrity, reports, observations });
   const inventories = new Inventories(
     { node: config.node.name },
     { store, integrity, observations, clock: systemClock },

@@ -200,6 +200,7 @@ function agentServer(inventory: NodeInventory): AgentServer {
   const content = new HeldContent({
     store,
     integrity: store,
+    reports: store,
     observations: new Observations({ maxNames: 1 }),
   });
   const inventories = { current: async () => inventory };

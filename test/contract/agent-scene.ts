@@ -156,7 +156,9 @@ export class AgentScene implements AsyncDisposable {
       integrity: {
         stateOf: () => 'verified',
         request: () => undefined,
-        recheck: async (digest) => {
+      },
+      reports: {
+        add: async (digest) => {
           this.rechecked.push(digest);
           return 'verified';
         },

@@ -15,7 +15,7 @@ function scene(
 ) {
   const { held = [one], state = 'verified' } = options;
   const requested: Digest[] = [];
-  const rechecked: Digest[] = [];
+  const reported: string[] = [];
   const closed: Digest[] = [];
   const store: Partial<ContentStore> = {
     stat: async (digest) => (held.includes(digest) ? info(digest) : undefined),
@@ -37,14 +37,16 @@ function scene(
     integrity: {
       stateOf: () => state,
       request: (digest) => requested.push(digest),
-      recheck: async (digest) => {
-        rechecked.push(digest);
+    },
+    reports: {
+      add: async (digest, { host }) => {
+        reported.push(`${digest} ${host}`);
         return 'verified';
       },
     },
     observations,
   });
-  return { content, observations, requested, rechecked, closed };
+  return { content, observations, requested, reported, closed };
 }
 
 async function listed(content: HeldContent): Promise<Digest[]> {
@@ -103,9 +105,9 @@ describe('HeldContent', () => {
   });
 
   it('HeldContent has wrong bytes hashed again', async () => {
-    const { content, rechecked } = scene();
-    await content.reportCorrupt(one);
-    expect(rechecked).toEqual([one]);
+    const { content, reported } = scene();
+    await content.reportCorrupt(one, { host: 'node-b' });
+    expect(reported).toEqual([`${one} node-b`]);
   });
 });
 

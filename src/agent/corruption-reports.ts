@@ -1,0 +1,70 @@
+import { LRUCache } from 'lru-cache';
+import type { Digest } from '../oci/digest.ts';
+import type { Clock } from '../telemetry/clock.ts';
+import type { Integrity } from './integrity.ts';
+
+type Finding = Awaited<ReturnType<Integrity['recheck']>>;
+
+/** The same blob is hashed for reports once in this time, milliseconds. */
+const REPEAT_MS = 60_000;
+/** How many blobs' last findings are remembered. */
+const MAX_FINDINGS = 4096;
+/** How many blobs may wait to be hashed for one host. */
+const MAX_PER_HOST = 8;
+
+/**
+ * Looks at blobs of which other nodes say that they got wrong bytes. Hashing is work, and a report
+ * costs nothing and proves nothing: so it happens at the pace of the background, once a minute for
+ * each blob, and for few at a time of each host.
+ */
+export class CorruptionReports {
+  readonly #integrity: Pick<Integrity, 'recheck'>;
+  readonly #clock: Pick<Clock, 'now'>;
+  readonly #running = new Map<Digest, Promise<Finding>>();
+  readonly #byHost = new Map<string, number>();
+  readonly #findings = new LRUCache<Digest, { readonly finding: Finding; readonly atMs: number }>({
+    max: MAX_FINDINGS,
+  });
+
+  constructor(dependencies: { integrity: Pick<Integrity, 'recheck'>; clock: Pick<Clock, 'now'> }) {
+    this.#integrity = dependencies.integrity;
+    this.#clock = dependencies.clock;
+  }
+
+  /**
+   * Hashes a blob that was reported, or says what came of it the last time when that was less than
+   * a minute ago. What was known of it stands until it is hashed.
+   *
+   * @param options.host who reports it
+   * @throws StoreUnavailableError when the store cannot be read, and an error when too many wait
+   */
+  async add(digest: Digest, options: { readonly host: string }): Promise<Finding> {
+    const running = this.#running.get(digest);
+    if (running !== undefined) return await running;
+    const last = this.#findings.get(digest);
+    // Bounded on both sides, in case the machine's time is set meanwhile.
+    const ageMs = last === undefined ? REPEAT_MS : this.#clock.now() - last.atMs;
+    if (last !== undefined && ageMs >= 0 && ageMs < REPEAT_MS) return last.finding;
+    const waiting = this.#byHost.get(options.host) ?? 0;
+    if (waiting >= MAX_PER_HOST) {
+      throw new Error(`Cannot hash ${digest} again: too many reports of ${options.host} wait`);
+    }
+    this.#byHost.set(options.host, waiting + 1);
+    const recheck = this.#recheck(digest, options.host);
+    this.#running.set(digest, recheck);
+    return await recheck;
+  }
+
+  async #recheck(digest: Digest, host: string): Promise<Finding> {
+    try {
+      const finding = await this.#integrity.recheck(digest, { paced: true });
+      this.#findings.set(digest, { finding, atMs: this.#clock.now() });
+      return finding;
+    } finally {
+      this.#running.delete(digest);
+      const rest = (this.#byHost.get(host) ?? 1) - 1;
+      if (rest === 0) this.#byHost.delete(host);
+      else this.#byHost.set(host, rest);
+    }
+  }
+}
