@@ -1,18 +1,16 @@
 import { randomBytes } from 'node:crypto';
-import { access, constants, mkdir } from 'node:fs/promises';
-import { dirname } from 'node:path';
 
 import { ContainerdClient } from '../agent/containerd/containerd-client.ts';
 import type { ContainerdConnection } from '../agent/containerd/containerd-connection.ts';
 import { ContainerdStore } from '../agent/containerd/containerd-store.ts';
 import { pullByCri } from '../agent/containerd/cri-pull.ts';
-import { readDiskUsage, usedPercent, type DiskUsage } from '../agent/disk-usage.ts';
 import { LAZY_SNAPSHOTTERS } from '../agent/keeper/lazy-snapshotter.ts';
 import { StoredManifests } from '../agent/keeper/stored-manifests.ts';
 import type { Config } from '../config/schema.ts';
 import { gatherConfig, rootsOf } from '../node/doctor/config-facts.ts';
 import type { Gathered } from '../node/doctor/diagnosis.ts';
-import type { DiskFact, Facts } from '../node/doctor/facts.ts';
+import type { Facts } from '../node/doctor/facts.ts';
+import { hasRoot, procSeenFrom } from '../node/doctor/host-root.ts';
 import { gatherHosts } from '../node/doctor/hosts-facts.ts';
 import { findSocketOwner, flagIn, type SocketOwner } from '../node/doctor/socket-owner.ts';
 import { VERSION_HEADER } from '../oci/version-header.ts';
@@ -20,6 +18,7 @@ import { parseReference } from '../oci/reference.ts';
 import { checkIdentity } from '../rpc/identity-facts.ts';
 import { readIdentity } from '../rpc/identity.ts';
 import { gatherReach, ownAgent } from './doctor-agents.ts';
+import { gatherDisks } from './doctor-disks.ts';
 import { gatherOwnImage } from './doctor-image.ts';
 import { gatherUpstreams } from './doctor-upstreams.ts';
 
@@ -33,13 +32,14 @@ export interface DoctorPlace {
   readonly config: Config;
   readonly mirrorUrl: string;
   readonly connection: ContainerdConnection;
+  /** containerd's, as it is called on the node. */
+  readonly nodeSocket: string;
   /** undefined: where the running containerd has it. */
   readonly containerdConfig: string | undefined;
   readonly containerdVersion: string | undefined;
   readonly hostRoot: string;
   /** Repository of the image that is pulled to see where pulls go. */
   readonly canary: string | undefined;
-  readonly ownImage: string | undefined;
   readonly isCluster: boolean;
   readonly signal: AbortSignal;
 }
@@ -77,7 +77,10 @@ function gatherersFor(place: DoctorPlace): Gatherers {
     let made: Promise<T> | undefined;
     return () => (made ??= make());
   };
-  const owner = once(() => findSocketOwner(config.agent.store.containerd.socket));
+  const owner = once(async () => {
+    const { hostRoot, nodeSocket } = place;
+    return findSocketOwner(nodeSocket, { hostRoot, procRoot: await procSeenFrom(hostRoot) });
+  });
   const configFile = once(async () => place.containerdConfig ?? (await configOf(owner)));
   const runtime = once(async (): Promise<Facts['runtime']> => {
     try {
@@ -97,7 +100,9 @@ function gatherersFor(place: DoctorPlace): Gatherers {
     const path = await configFile();
     const lazySnapshotters = LAZY_SNAPSHOTTERS;
     const found = { path, version: await version(), hostRoot, lazySnapshotters };
-    return gatherConfig({ ...found, isOnNode: (await owner()) !== undefined });
+    const process = await owner();
+    const isOnNode = process !== undefined && (await hasRoot(process.pid, hostRoot));
+    return gatherConfig({ ...found, isOnNode });
   });
   const isContainerd = config.agent.store.kind === 'containerd';
   const members = once(() => agentPage(config, signal));
@@ -124,11 +129,16 @@ function gatherersFor(place: DoctorPlace): Gatherers {
     pulls: async () => (await members()).pulls,
     reach: () => gatherReach(config, place),
     identity: async () => (config.tls.mode === 'off' ? undefined : gatherIdentity(config.tls)),
-    disks: () => gatherDisks(config, isContainerd ? client : undefined, signal),
+    disks: () => gatherDisks(place, isContainerd ? client : undefined),
     upstreams: () => gatherUpstreams(config.registry, { signal }),
     proxy: async () => {
       const found = await owner();
-      if (found === undefined) throw new Error("containerd's process cannot be seen from here");
+      if (found === undefined) {
+        throw new Error(
+          "containerd's process is not to be seen from here: run it as root on the node itself, or " +
+            "in a container with the node's processes and network, and its / as --host-root",
+        );
+      }
       return proxyOf(found);
     },
     ownImage: () => ownImageOf(place, client),
@@ -136,11 +146,12 @@ function gatherersFor(place: DoctorPlace): Gatherers {
 }
 
 async function ownImageOf(
-  { connection, ownImage, signal }: DoctorPlace,
+  { config, connection, signal }: DoctorPlace,
   client: ContainerdClient,
 ): Promise<Facts['ownImage'] | undefined> {
+  const { image } = config.node;
   const store = new ContainerdStore({}, { connection, log: silentLog });
-  return gatherOwnImage(ownImage, {
+  return gatherOwnImage(image === '' ? undefined : image, {
     client,
     signal,
     manifests: new StoredManifests({}, { store }),
@@ -263,46 +274,10 @@ async function fetchPage(url: string, signal: AbortSignal): Promise<unknown> {
   return response.json();
 }
 
-/** containerd makes its directory with the first image: its root is on the same disk. */
-async function usageAt(path: string): Promise<DiskUsage> {
-  return readDiskUsage(path).catch((error: unknown) => {
-    const isMissing = error instanceof Error && 'code' in error && error.code === 'ENOENT';
-    if (!isMissing) throw error;
-    return readDiskUsage(dirname(path));
-  });
-}
-
 async function gatherIdentity(tls: Config['tls']): Promise<Facts['identity']> {
   try {
     return { facts: checkIdentity(await readIdentity(tls), { nowMs: Date.now() }) };
   } catch (error) {
     return { failure: error instanceof Error ? error.message : String(error) };
   }
-}
-
-async function gatherDisks(
-  config: Config,
-  client: ContainerdClient | undefined,
-  signal: AbortSignal,
-): Promise<Facts['disks']> {
-  const statePath = config.node.stateDirectory;
-  const stateFailure = await mkdir(statePath, { recursive: true })
-    .then(() => access(statePath, constants.W_OK))
-    .then(
-      () => '',
-      (error: unknown) => (error instanceof Error ? error.message : String(error)),
-    );
-  const content =
-    client === undefined
-      ? config.agent.store.directory.path
-      : config.agent.store.containerd.contentPath || (await client.contentPath({ signal }));
-  const all: DiskFact[] = [];
-  const look = async (of: DiskFact['of'], path: string): Promise<void> => {
-    const usage = await usageAt(path);
-    const { availableBytes } = usage;
-    all.push({ of, path, usedPercent: usedPercent(usage), availableBytes });
-  };
-  if (content !== undefined) await look('content', content);
-  if (stateFailure === '') await look('state', statePath);
-  return { all, stateFailure, statePath };
 }

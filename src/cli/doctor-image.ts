@@ -2,6 +2,7 @@ import type { ContainerdClient } from '../agent/containerd/containerd-client.ts'
 import type { StoredManifests } from '../agent/keeper/stored-manifests.ts';
 import type { Facts } from '../node/doctor/facts.ts';
 import { parseDigest, type Digest } from '../oci/digest.ts';
+import { formatReference, parseReference } from '../oci/reference.ts';
 import { goArchitecture, manifestFor, type ImageManifest } from '../oci/manifest.ts';
 
 interface Parts {
@@ -13,13 +14,18 @@ interface Parts {
 /**
  * Looks whether an image is there down to its last layer, for this machine's platform.
  *
- * @param name as containerd has it; undefined: Salvor does not run from an image here
+ * @param image as people write it; undefined: Salvor does not run from an image here
+ * @throws when it is no name of an image
  */
 export async function gatherOwnImage(
-  name: string | undefined,
+  image: string | undefined,
   parts: Parts,
 ): Promise<Facts['ownImage'] | undefined> {
-  if (name === undefined) return undefined;
+  if (image === undefined) return undefined;
+  const reference = parseReference(image);
+  if (!reference.ok) throw new Error(`Cannot look for ${image}: ${reference.reason}`);
+  // As containerd has it, and crictl takes it.
+  const name = formatReference(reference.value);
   const { client, signal } = parts;
   const digest = parseDigest((await client.image(name, { signal }))?.target?.digest ?? '');
   if (!digest.ok) return { name, missing: ['the image'] };

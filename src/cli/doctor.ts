@@ -8,7 +8,9 @@ import {
   factsFor,
   type CheckName,
 } from '../node/doctor/diagnosis.ts';
+import { asOnNode } from '../node/doctor/host-root.ts';
 import { gatherFacts } from './doctor-facts.ts';
+import { configSeenFrom } from './doctor-place.ts';
 import { mirrorUrlOf } from './mirror-url.ts';
 
 const CALL_MS = 5000;
@@ -24,7 +26,6 @@ export interface DoctorOptions {
   readonly containerdVersion?: string;
   readonly hostRoot: string;
   readonly mirrorUrl?: string;
-  readonly ownImage?: string;
 }
 
 /**
@@ -33,11 +34,13 @@ export interface DoctorOptions {
  * @returns the exit code: 0 nothing, 1 warnings, 2 errors, 3 not all could be checked
  */
 export async function runDoctor(
-  config: Config,
+  given: Config,
   options: DoctorOptions,
   context: { readonly signal: AbortSignal; readonly writeOut: (text: string) => void },
 ): Promise<number> {
   const names = namesOf(options.only);
+  const { hostRoot } = options;
+  const config = await configSeenFrom(given, hostRoot);
   const { socket, namespace } = config.agent.store.containerd;
   const connection = new ContainerdConnection({
     socketPath: socket,
@@ -48,12 +51,12 @@ export async function runDoctor(
     const gathered = await gatherFacts(factsFor(names), {
       config,
       connection,
+      nodeSocket: asOnNode(given.agent.store.containerd.socket, hostRoot),
       mirrorUrl: mirrorUrlOf(config.registry.listen, options.mirrorUrl),
       containerdConfig: options.containerdConfig,
       containerdVersion: options.containerdVersion,
-      hostRoot: options.hostRoot,
+      hostRoot,
       canary: options.canary,
-      ownImage: options.ownImage,
       isCluster: options.cluster,
       signal: context.signal,
     });

@@ -387,7 +387,6 @@ function addDoctor(program: Command, dependencies: ProgramDependencies): void {
     .option('--containerd-version <version>', 'Instead of asking containerd.')
     .option('--host-root <directory>', "Where the node's own / is.", '/')
     .option('--mirror-url <url>', 'Where containerd is sent. Default: registry.listen.')
-    .option('--own-image <image>', 'The image that Salvor runs from on this node.')
     .action(async (options: DoctorOptions, command: Command) => {
       const config = await load(command, dependencies);
       await run(dependencies, async ({ signal }) => {

@@ -21,6 +21,13 @@ const nodeSection = section('The machine that this process runs on.', {
     format: 'absolutePath',
     description: 'Directory for what must outlive a restart. Written by the agent only.',
   }),
+  image: text({
+    default: '',
+    maxLength: 1024,
+    description:
+      'The image that Salvor runs from, for `salvor doctor` to see whether it is whole on the node. ' +
+      'Empty: from none.',
+  }),
 });
 
 const logSection = section('What is written to standard output, one JSON object a line.', {

@@ -61,6 +61,13 @@ describe.each(sets)('the node pod with %s', (set, name) => {
     expect(writable.map(({ name: mount }) => mount)).toEqual(['certs-d', 'state', 'upstreams']);
   });
 
+  test('tells each container from which image it is, as salvor doctor asks for that', () => {
+    for (const each of containers) {
+      const { value } = each.env!.find(({ name: wanted }) => wanted === 'SALVOR_NODE_IMAGE')!;
+      expect(value, each.name).toBe(each['image']);
+    }
+  });
+
   test('gives the token of the API server to the agent alone', () => {
     expect(spec['automountServiceAccountToken']).toBe(false);
     const holders = containers.filter((each) => mountsOf(each).includes('api-token'));

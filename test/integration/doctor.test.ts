@@ -12,6 +12,7 @@ import { createAuthority, issueIdentity } from '../../src/rpc/certificates.ts';
 import { startCluster, type Cluster, type ClusterNode } from '../support/cluster.ts';
 import { startContainerd } from '../support/containerd-node.ts';
 import { containerdVersion } from '../support/containerd-version.ts';
+import { hostRoot, runInDebugContainer } from '../support/debug-container.ts';
 import { startDockerRegistry, type DockerRegistry } from '../support/docker-registry.ts';
 import { buildImage } from '../support/image.ts';
 import { freePort } from '../support/ports.ts';
@@ -137,6 +138,32 @@ describe('salvor doctor on a real node', () => {
       stdout: expect.stringContaining('[registry-unreachable]') as string,
     });
     expect(await run('--only', 'nonsense')).toMatchObject({ code: 1, stdout: '' });
+  });
+
+  test('finds as much from a container that has the node’s / below a directory', async () => {
+    const doctor = async (...more: string[]): Promise<{ code: number } & Diagnosis> => {
+      const { code, error, out } = await runInDebugContainer(scope(), [
+        ...['doctor', '--json', '--config', join(hostRoot, node.configPath)],
+        ...['--canary', `${upstream.host}/canary`, ...more],
+      ]);
+      expect(error).toBe('');
+      const { findings, unchecked } = JSON.parse(out) as Diagnosis;
+      return { code, findings, unchecked };
+    };
+    const grave = ({ findings }: Diagnosis): string[] =>
+      findings.filter(({ severity }) => severity !== 'info').map(({ id }) => id);
+    const whole = await doctor('--host-root', hostRoot);
+    expect([grave(whole), whole.unchecked, whole.code]).toEqual([[], [], 0]);
+    // What it says is about the node, in names that count there.
+    await withFile(hostsPath(), entry('skip_verify = true'), async () => {
+      const { findings } = await doctor('--host-root', hostRoot, '--only', 'hosts');
+      expect(findings.map(({ id }) => id)).toEqual(['hosts-tls-on-http']);
+      expect(JSON.stringify(findings)).toContain(`"${hostsPath()}`);
+    });
+    // Without it nothing is taken for good, or for missing, that was not seen.
+    const blind = await doctor('--only', 'config', '--only', 'hosts', '--only', 'containerd');
+    expect(grave(blind)).toEqual(['containerd-unreachable']);
+    expect(blind.unchecked.map(({ check }) => check)).toEqual(['config', 'hosts']);
   });
 
   test('finds what is wrong with the configuration of containerd', async () => {
@@ -337,8 +364,12 @@ describe('salvor doctor on a real node', () => {
   });
 
   test('finds a missing image of its own', async () => {
-    const { ids } = await examine({ options: { only: ['image'], ownImage: 'a.test/salvor:1' } });
+    const { ids, text } = await examine({
+      settings: (all) => ({ ...all, node: { ...all['node'], image: 'salvor/salvor:1' } }),
+      options: { only: ['image'] },
+    });
     expect(ids).toEqual(['own-image-missing']);
+    expect(text).toContain('crictl pull docker.io/salvor/salvor:1');
   });
 
   test.each(['2.2', '2.3'])(

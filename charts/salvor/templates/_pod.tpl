@@ -56,6 +56,9 @@ command: [salvor]
   value: /etc/salvor/config/config.yaml
 - name: SALVOR_NODE_NAME
   valueFrom: { fieldRef: { fieldPath: spec.nodeName } }
+# For salvor doctor: whether the node could start this again.
+- name: SALVOR_NODE_IMAGE
+  value: {{ include "salvor.image" . }}
 - name: NODE_ADDRESS
   valueFrom: { fieldRef: { fieldPath: status.podIP } }
 {{- if include "salvor.adminOnNode" . }}

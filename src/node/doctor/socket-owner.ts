@@ -1,6 +1,8 @@
 import { readFile, readdir, readlink, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { asOnNode } from './host-root.ts';
+
 /** The process at the other end of a socket. */
 export interface SocketOwner {
   readonly pid: number;
@@ -12,14 +14,20 @@ export interface SocketOwner {
  * Finds who listens on a unix socket. Needs the rights to look into other processes, and to see
  * them: in a Pod, hostPID.
  *
+ * @param socketPath as it is called on the node
  * @param options.procRoot where proc is, "/proc" unless told
+ * @param options.hostRoot where the node's own "/" is
  * @returns undefined when it is not to be seen
  */
 export async function findSocketOwner(
   socketPath: string,
-  { procRoot = '/proc' }: { readonly procRoot?: string } = {},
+  {
+    hostRoot = '/',
+    procRoot = '/proc',
+  }: { readonly procRoot?: string; readonly hostRoot?: string } = {},
 ): Promise<SocketOwner | undefined> {
-  const path = await realpath(socketPath).catch(() => socketPath);
+  const seen = join(hostRoot, socketPath);
+  const path = asOnNode(await realpath(seen).catch(() => seen), hostRoot);
   const sockets = await readFile(join(procRoot, 'net/unix'), 'utf8').catch(() => '');
   const inodes = sockets
     .split('\n')
