@@ -239,5 +239,6 @@ function holderToMessage(holder: KeyHolder): ReturnType<typeof create<typeof Hol
     busy: holder.busy,
     tags: holder.tags.map(tagToMessage),
     registrySeen: holder.registrySeen,
+    far: holder.far,
   });
 }

@@ -67,6 +67,9 @@ export function nodeMembership(
   };
   return {
     members: () => list.members(),
+    get zone() {
+      return list.zone;
+    },
     status: () => list.status(),
     apply: (members) => {
       if (isDeepStrictEqual(members, current)) return;

@@ -17,6 +17,8 @@ export interface KeyAnswer {
 /** A member and its answer. */
 export interface KeyHolder extends KeyAnswer {
   readonly member: Member;
+  /** In another failure zone than this node, where both zones are known. */
+  readonly far: boolean;
 }
 
 /** A question to one member, this node or another. */
@@ -89,7 +91,7 @@ export class Locator {
         const answer = await this.#askOne(member, key, signal);
         tally.ended += 1;
         if (answer === 'failed') tally.failed += 1;
-        if (typeof answer === 'object') found.push({ member, ...answer });
+        if (typeof answer === 'object') found.push({ member, far: this.#isFar(member), ...answer });
         if (typeof answer === 'object' || tally.ended === asked) news.resolve(undefined);
       }
     };
@@ -108,6 +110,11 @@ export class Locator {
       // Whoever stops listening has no more use for the answers that are still to come.
       left.abort();
     }
+  }
+
+  #isFar({ zone }: Member): boolean {
+    const own = this.#membership.zone;
+    return own !== undefined && zone !== undefined && zone !== own;
   }
 
   async #askOne(

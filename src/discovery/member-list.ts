@@ -47,6 +47,7 @@ export class MemberList implements Membership {
   #confirmedAtMs: number | undefined;
   #trouble: string | undefined;
   #hasSelf: boolean | undefined;
+  #zone: string | undefined;
 
   constructor(options: MemberListOptions, dependencies: MemberListDependencies) {
     this.#options = options;
@@ -72,6 +73,7 @@ export class MemberList implements Membership {
     this.#confirmedAtMs = undefined;
     this.#trouble = undefined;
     this.#hasSelf = undefined;
+    this.#zone = undefined;
     if (this.#entries.length > 0) return;
     const kept = await this.#dependencies.file?.read(source);
     if (kept === undefined) return;
@@ -132,8 +134,14 @@ export class MemberList implements Membership {
       kept: this.#entries.filter(({ goneSinceMs }) => goneSinceMs !== undefined).length,
       confirmedAtMs: this.#confirmedAtMs,
       hasSelf: this.#hasSelf,
+      zone: this.#zone,
       trouble: this.#trouble,
     };
+  }
+
+  /** Failure zone of this node, once the source has told it. */
+  get zone(): string | undefined {
+    return this.#zone;
   }
 
   #named(): readonly Member[] {
@@ -146,6 +154,7 @@ export class MemberList implements Membership {
     const { isSelf, maxMembers } = this.#options;
     const others = named.filter((member) => !isSelf(member));
     this.#hasSelf = others.length < named.length;
+    this.#zone = named.find(this.#options.isSelf)?.zone;
     if (others.length <= maxMembers) return others;
     this.#dependencies.log.warn(
       { source: this.#source, found: others.length, taken: maxMembers },

@@ -12,6 +12,8 @@ export interface Member {
 export interface Membership {
   /** The members known at this moment, this node perhaps among them. Never waits. */
   members(): readonly Member[];
+  /** Failure zone of this node, where it is known. */
+  readonly zone?: string | undefined;
 }
 
 /** What of a {@link Membership} is shown to people and metrics. */
@@ -26,6 +28,8 @@ export interface MembershipStatus {
   readonly confirmedAtMs: number | undefined;
   /** Whether the source names this node, too; undefined: it has not said anything yet. */
   readonly hasSelf: boolean | undefined;
+  /** As {@link Membership.zone}. */
+  readonly zone: string | undefined;
   /** Why the source could not be asked, since that time. */
   readonly trouble: string | undefined;
 }

@@ -217,7 +217,7 @@ export class BlobFetch {
         (candidate) =>
           !this.#excluded.has(`node/${candidate.node}`) &&
           this.#peers.accepts(this.#digest, candidate),
-        { verifiedFirst: true },
+        { bestFirst: true },
       );
       // A node that is just hashing its copy again still is better than none.
       const isLastResort = holder === undefined;

@@ -70,6 +70,8 @@ export interface LocatedHolder {
   readonly tags: readonly TagStatement[];
   /** The registry that was asked for has once answered that node. */
   readonly registrySeen: boolean;
+  /** In another failure zone than this node, where both zones are known. */
+  readonly far: boolean;
 }
 
 /** What a node knows of a name. */
@@ -443,6 +445,7 @@ function holderFromMessage(holder: Holder): LocatedHolder {
     busy: holder.busy,
     tags: holder.tags.map(tagFromMessage).filter((tag) => tag !== undefined),
     registrySeen: holder.registrySeen,
+    far: holder.far,
   };
 }
 

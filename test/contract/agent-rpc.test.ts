@@ -409,6 +409,19 @@ describe('Local over the unix socket', () => {
     expect(events[0]).toMatchObject({ holder: { tags: [tag], registrySeen: true } });
   });
 
+  it('Local says which holders are in another zone', async () => {
+    const scene = await start();
+    scene.others.push(
+      { name: 'near', address: 'near:1', zone: 'z1' },
+      { name: 'far', address: 'far:1', zone: 'z2' },
+    );
+    const far: Record<string, boolean> = {};
+    for await (const event of scene.local().locate({ name: 'registry.test/a:1' }, LIMITS)) {
+      if ('holder' in event) far[event.holder.node] = event.holder.far;
+    }
+    expect(far).toEqual({ me: false, near: false, far: true });
+  });
+
   it('Local passes on what images a blob is a part of, if they make sense', async () => {
     const scene = await start();
     const client = scene.local();

@@ -13,6 +13,7 @@ import { RefusedConnections } from '../../src/agent/refused-connections.ts';
 import { RegistryWatch } from '../../src/agent/registry-watch.ts';
 import type { BlobInfo, ContentStore, OpenBlob } from '../../src/agent/store.ts';
 import { Locator } from '../../src/discovery/locate.ts';
+import type { Member } from '../../src/discovery/membership.ts';
 import { digestOf, type Digest } from '../../src/oci/digest.ts';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
 import { mutualServerCredentials, type Identity } from '../../src/rpc/identity.ts';
@@ -136,6 +137,8 @@ export class AgentScene implements AsyncDisposable {
   readonly #peers: AgentServer;
   readonly #local: AgentServer;
   readonly #clients: AgentClient[] = [];
+  /** Members beside this node, which is in the zone z1: for lookups, they answer as it does. */
+  readonly others: Member[] = [];
 
   private constructor(options: {
     maxReaders: number;
@@ -202,7 +205,7 @@ export class AgentScene implements AsyncDisposable {
     const locator = new Locator(
       { self: { name: 'me', address: '' }, memberTimeoutMs: 1000, maxMembersAsked: 4 },
       {
-        membership: { members: () => [] },
+        membership: { members: () => this.others, zone: 'z1' },
         ask: async (_, key, limits) => {
           if ('name' in key) {
             const { tags, registrySeen } = await content.resolve(key.name, limits);

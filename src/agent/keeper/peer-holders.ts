@@ -12,6 +12,8 @@ export interface PeerHolder {
   readonly sizeBytes: number;
   readonly verified: boolean;
   readonly busy: boolean;
+  /** In another failure zone than this node, where both zones are known. */
+  readonly far: boolean;
 }
 
 const reportTimeoutMs = 30_000;
@@ -37,7 +39,7 @@ export class HolderFinder {
     this.#log = dependencies.log;
   }
 
-  /** Who has a blob: those first that have hashed it, then those with less to do. */
+  /** Who has a blob: those first that have hashed it, then those with less to do, then those near by. */
   async find(
     { digest }: { readonly digest: Digest },
     { signal }: { readonly signal: AbortSignal },
@@ -49,7 +51,8 @@ export class HolderFinder {
     }
     signal.throwIfAborted();
     // The order of the answers stays within each kind, which spreads the load a little.
-    const cost = ({ verified, busy }: PeerHolder): number => (verified ? 0 : 2) + (busy ? 1 : 0);
+    const cost = ({ verified, busy, far }: PeerHolder): number =>
+      (verified ? 0 : 4) + (busy ? 2 : 0) + (far ? 1 : 0);
     return found.sort((a, b) => cost(a) - cost(b));
   }
 

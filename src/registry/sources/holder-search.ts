@@ -9,8 +9,8 @@ import type { Logger } from '../../telemetry/logger.ts';
 
 /** Asked when there is no agent to ask: a plain mirror. */
 const NOBODY: LocateSummary = { asked: 0, failed: 0 };
-/** For how long, from the start of a search, copies that nobody has hashed wait for hashed ones. */
-const VERIFIED_FIRST_MS = 50;
+/** For how long, from the start of a search, copies that are not the best wait for better ones. */
+const BEST_FIRST_MS = 50;
 
 /**
  * One question "who has this?" and its answers as they come in. Several readers may wait on it.
@@ -21,7 +21,7 @@ export class HolderSearch {
   readonly #abort = new AbortController();
   readonly #cost: (holder: LocatedHolder) => number;
   #summary: LocateSummary | undefined;
-  #takesUnverified = false;
+  #takesAny = false;
 
   /**
    * Starts to look. Ends by itself after `timeoutMs`.
@@ -45,9 +45,9 @@ export class HolderSearch {
     }
     const signal = AbortSignal.any([options.signal, this.#abort.signal]);
     const timer = setTimeout(() => {
-      this.#takesUnverified = true;
+      this.#takesAny = true;
       this.#wake();
-    }, VERIFIED_FIRST_MS);
+    }, BEST_FIRST_MS);
     void this.#run(dependencies.agent, key, { ...options, signal }, dependencies.log).finally(() =>
       clearTimeout(timer),
     );
@@ -66,16 +66,16 @@ export class HolderSearch {
   /**
    * The next holder that `accepts` likes, at once if one has answered already.
    *
-   * @param options.verifiedFirst a copy that was not hashed is taken a little later, or when all
-   *   have answered: who answers first is no reason to prefer it
+   * @param options.bestFirst a copy that was not hashed, or is in another zone, is taken a little
+   *   later, or when all have answered: who answers first is no reason to prefer it
    * @returns undefined when all have answered and none is left
    */
   async next(
     accepts: (holder: LocatedHolder) => boolean,
-    options: { readonly verifiedFirst?: boolean } = {},
+    options: { readonly bestFirst?: boolean } = {},
   ): Promise<LocatedHolder | undefined> {
-    const isGood = ({ verified }: LocatedHolder): boolean =>
-      verified || this.#takesUnverified || options.verifiedFirst !== true;
+    const isGood = ({ far, verified }: LocatedHolder): boolean =>
+      (verified && !far) || this.#takesAny || options.bestFirst !== true;
     for (;;) {
       const found = this.#cheapest(this.#holders.filter(accepts));
       if (this.#summary !== undefined || (found !== undefined && isGood(found))) return found;

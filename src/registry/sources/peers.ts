@@ -21,6 +21,8 @@ import {
 /** How the state of a copy weighs against streams that a node is sending already. */
 const UNVERIFIED_COST = 100;
 const BUSY_COST = 50;
+/** What leaves the zone costs time and money, but less than to wait for a node that just failed. */
+const FAR_COST = 6;
 
 /** The agents of all nodes, this node's own included, as sources of bytes. */
 export class Peers {
@@ -75,9 +77,11 @@ export class Peers {
     this.#load.recordFailure(node);
   }
 
-  // A copy that was hashed comes before one that was not, then the node that has least to do.
+  // A copy that was hashed comes before one that was not, then the node that has least to do, of this zone if one is not much
+  // busier than the others.
   #cost(holder: LocatedHolder): number {
-    const own = (holder.verified ? 0 : UNVERIFIED_COST) + (holder.busy ? BUSY_COST : 0);
+    const { busy, far, verified } = holder;
+    const own = (verified ? 0 : UNVERIFIED_COST) + (busy ? BUSY_COST : 0) + (far ? FAR_COST : 0);
     return own + this.#load.cost(holder.node);
   }
 

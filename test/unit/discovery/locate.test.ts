@@ -115,6 +115,27 @@ describe('Locator', () => {
     expect(asked).toEqual(['me', 'a', 'me', 'b']);
   });
 
+  it.each([
+    ['z1', ['me', 'a', 'b', 'c'], ['b']],
+    [undefined, ['me', 'a', 'b', 'c'], []],
+  ])('Locator says who is in another zone than %s', async (zone, all, far) => {
+    const members = [
+      { name: 'a', address: 'a:1', zone: 'z1' },
+      { name: 'b', address: 'b:1', zone: 'z2' },
+      { name: 'c', address: 'c:1' },
+    ];
+    const locator = new Locator(
+      { self, memberTimeoutMs: TIMEOUT_MS, maxMembersAsked: 10 },
+      { membership: { members: () => members, zone }, ask: async () => answer, log: silentLogger },
+    );
+    const holders: KeyHolder[] = [];
+    for await (const event of locator.locate(key, { signal: new AbortController().signal })) {
+      if ('holder' in event) holders.push(event.holder);
+    }
+    expect(holders.map(({ member }) => member.name)).toEqual(all);
+    expect(holders.filter((one) => one.far).map(({ member }) => member.name)).toEqual(far);
+  });
+
   it('Locator gives holders in the order in which they answer, then the summary', async () => {
     const cluster = new Cluster({
       me: after(30, answer),
@@ -129,7 +150,11 @@ describe('Locator', () => {
     await vi.advanceTimersByTimeAsync(40);
     await done;
     expect(namesIn(result)).toEqual(['quick', 'me', 'slow']);
-    expect(result.holders[0]).toEqual({ ...answer, member: { name: 'quick', address: 'quick:1' } });
+    expect(result.holders[0]).toEqual({
+      ...answer,
+      far: false,
+      member: { name: 'quick', address: 'quick:1' },
+    });
     expect(result.summary).toEqual({ asked: 4, failed: 0 });
   });
 

@@ -132,6 +132,15 @@ describe('MemberList', () => {
     });
   });
 
+  test('MemberList knows the zone of this node while the source tells it', () => {
+    const { list, names } = createList();
+    expect(list.zone).toBeUndefined();
+    list.replace([a, { name: 'me', address: '10.0.0.9:7490', zone: 'z1' }]);
+    expect([list.zone, names()]).toEqual(['z1', 'a']);
+    list.replace([a]);
+    expect(list.zone).toBeUndefined();
+  });
+
   test('MemberList begins with the members of its last run, but for the same source only', async () => {
     const clock = new FakeClock();
     const { file, path } = createFile(clock);

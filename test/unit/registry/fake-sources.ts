@@ -22,6 +22,8 @@ export interface FakeHolding {
   readonly node: string;
   readonly bytes: Buffer;
   readonly verified?: boolean;
+  /** It is in another zone. */
+  readonly far?: boolean;
   /** What it says while it sends, where that is another thing than what it said before. */
   readonly verifiedWhenRead?: boolean;
   readonly claimedSizeBytes?: number;
@@ -78,13 +80,14 @@ export class FakeAgent {
   ): AsyncGenerator<{ holder: LocatedHolder } | { summary: LocateSummary }> {
     if ('name' in key) {
       const { tags, registrySeen } = this;
-      const state = { sizeBytes: 0, verified: false, busy: false, tags, registrySeen };
+      const state = { sizeBytes: 0, verified: false, busy: false, tags, registrySeen, far: false };
       yield { holder: { node: 'me', address: '', ...state } };
     } else {
-      for (const { node, bytes, verified = true, claimedSizeBytes } of this.#holdings) {
+      for (const { node, bytes, verified = true, far = false, claimedSizeBytes } of this
+        .#holdings) {
         if (this.isExact && digestOf(bytes) !== key.digest) continue;
         const sizeBytes = claimedSizeBytes ?? bytes.length;
-        const state = { sizeBytes, verified, busy: false, tags: [], registrySeen: true };
+        const state = { sizeBytes, verified, busy: false, tags: [], registrySeen: true, far };
         yield { holder: { node, address: `${node}:1`, ...state } };
       }
     }

@@ -50,6 +50,7 @@ function scene({ holders = {}, upstream }: Scene) {
     sizeBytes: content.byteLength,
     verified: true,
     busy: false,
+    far: false,
   }));
   const fetch = new ContentFetch(
     { stallMs: 1000 },

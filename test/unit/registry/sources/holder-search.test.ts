@@ -8,8 +8,8 @@ import { silentLogger } from '../../../../src/telemetry/logger.ts';
 const key = { digest: digestOf(Buffer.from('any')) };
 const anyone = (): boolean => true;
 
-function holder(node: string, verified: boolean): LocatedHolder {
-  const said = { sizeBytes: 3, verified, busy: false, tags: [], registrySeen: true };
+function holder(node: string, verified: boolean, far = false): LocatedHolder {
+  const said = { sizeBytes: 3, verified, busy: false, tags: [], registrySeen: true, far };
   return { node, address: `${node}:1`, ...said };
 }
 
@@ -35,7 +35,7 @@ function search(
           yield { summary: { asked: answers.length, failed: 0 } };
         },
       },
-      cost: ({ verified }) => (verified ? 0 : 1),
+      cost: ({ far, verified }) => (verified ? 0 : 2) + (far ? 1 : 0),
       log: silentLogger,
     },
   );
@@ -56,25 +56,46 @@ describe('HolderSearch', () => {
       ],
       { ends: false },
     );
-    expect(await found.next(anyone, { verifiedFirst: true })).toMatchObject({ node: 'sound' });
+    expect(await found.next(anyone, { bestFirst: true })).toMatchObject({ node: 'sound' });
     found.cancel();
   });
 
   it('HolderSearch waits for a hashed copy no longer than others take to answer', async () => {
     const found = search([[0, holder('quick', false)]]);
-    expect(await found.next(anyone, { verifiedFirst: true })).toMatchObject({ node: 'quick' });
+    expect(await found.next(anyone, { bestFirst: true })).toMatchObject({ node: 'quick' });
     expect(found.summary).toEqual({ asked: 1, failed: 0 });
   });
 
   it('HolderSearch takes a copy that nobody has hashed when some do not answer', async () => {
     const found = search([[0, holder('quick', false)]], { ends: false });
-    expect(await found.next(anyone, { verifiedFirst: true })).toMatchObject({ node: 'quick' });
+    expect(await found.next(anyone, { bestFirst: true })).toMatchObject({ node: 'quick' });
     found.cancel();
   });
 
+  it('HolderSearch prefers a copy of its zone though another answers first', async () => {
+    const found = search(
+      [
+        [0, holder('quick', true, true)],
+        [10, holder('near', true)],
+      ],
+      { ends: false },
+    );
+    expect(await found.next(anyone, { bestFirst: true })).toMatchObject({ node: 'near' });
+    found.cancel();
+  });
+
+  it.each([true, false])(
+    'HolderSearch takes a copy far away if no other is there: %s',
+    async (ends) => {
+      const found = search([[0, holder('quick', true, true)]], { ends });
+      expect(await found.next(anyone, { bestFirst: true })).toMatchObject({ node: 'quick' });
+      found.cancel();
+    },
+  );
+
   it('HolderSearch says that none is left when all have answered', async () => {
     const found = search([[0, holder('quick', true)]]);
-    expect(await found.next(() => false, { verifiedFirst: true })).toBeUndefined();
+    expect(await found.next(() => false, { bestFirst: true })).toBeUndefined();
     expect(found.summary).toEqual({ asked: 1, failed: 0 });
   });
 });

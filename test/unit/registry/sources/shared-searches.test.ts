@@ -11,6 +11,7 @@ const holder: LocatedHolder = {
   sizeBytes: 1,
   verified: true,
   busy: false,
+  far: false,
   tags: [],
   registrySeen: true,
 };
