@@ -43,8 +43,14 @@ export function isManifestMediaType(mediaType: string | undefined): boolean {
   return (
     isImageManifestMediaType(mediaType) ||
     isIndexMediaType(mediaType) ||
-    mediaType === MEDIA_TYPE.dockerManifestV1 ||
-    mediaType === MEDIA_TYPE.dockerManifestV1Signed
+    isSchema1MediaType(mediaType)
+  );
+}
+
+/** Whether it is a manifest in one of Docker's old signed formats. */
+export function isSchema1MediaType(mediaType: string | undefined): boolean {
+  return (
+    mediaType === MEDIA_TYPE.dockerManifestV1 || mediaType === MEDIA_TYPE.dockerManifestV1Signed
   );
 }
 

@@ -14,7 +14,14 @@ import type { Peers } from './sources/peers.ts';
 import { SourceError } from './sources/source.ts';
 import { missingAnswer, refusalAnswer, unavailableAnswer, type Missing } from './unavailable.ts';
 import { blobPath } from './upstream/blob-request.ts';
-import { contentLengthOf, discard, refusalOf, type Refusal } from './upstream/upstream-answer.ts';
+import {
+  contentLengthOf,
+  discard,
+  encodingOf,
+  refusalOf,
+  type Refusal,
+} from './upstream/upstream-answer.ts';
+import type { UpstreamResponse } from './upstream/upstream-client.ts';
 
 type HeadOutcome =
   | { readonly kind: 'found'; readonly sizeBytes: number; readonly source: string }
@@ -97,15 +104,11 @@ export class BlobHead {
         },
         { signal, onTrouble },
       );
-      const sizeBytes = contentLengthOf(response);
-      if (response.status === 200 && sizeBytes !== undefined) {
+      if (response.status === 200 || response.status === 206) {
         discard(response);
+        const sizeBytes = sizeOf(response);
         note('ok');
         return { kind: 'found', sizeBytes, source: 'upstream' };
-      }
-      if (response.status === 200) {
-        discard(response);
-        throw new SourceError('bad_answer', 'The upstream does not say how long the blob is');
       }
       const kind = response.status === 404 || response.status === 410 ? 'missing' : 'refused';
       note(kind);
@@ -134,4 +137,12 @@ export class BlobHead {
     if (isManifest(await readWhole(body, options))) return undefined;
     return { kind: 'found', sizeBytes: body.sizeBytes, source: body.source };
   }
+}
+
+/** @throws SourceError when the answer does not say how long the whole blob is, as it is */
+function sizeOf(response: UpstreamResponse): number {
+  const sizeBytes = contentLengthOf(response);
+  const isWhole = response.status === 200 && encodingOf(response) === undefined;
+  if (isWhole && sizeBytes !== undefined) return sizeBytes;
+  throw new SourceError('bad_answer', 'The upstream does not say how long the blob is');
 }

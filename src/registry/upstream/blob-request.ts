@@ -2,7 +2,14 @@ import { formatRangeHeader, parseContentRange } from '../../oci/byte-range.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { upstreamHeaders, type PullRequest } from '../pull-request.ts';
 import { SourceError, type OpenedBody, type Wanted } from '../sources/source.ts';
-import { contentLengthOf, discard, headerOf, refusalOf, type Refusal } from './upstream-answer.ts';
+import {
+  contentLengthOf,
+  discard,
+  encodingOf,
+  headerOf,
+  refusalOf,
+  type Refusal,
+} from './upstream-answer.ts';
 import type { UpstreamResponse } from './upstream-client.ts';
 
 /** What an upstream says to a request for a blob. */
@@ -41,9 +48,9 @@ export async function readBlobResponse(
   if (response.status !== 200 && response.status !== 206) {
     return { kind: 'refused', refusal: await refusalOf(response) };
   }
-  const encoding = headerOf(response, 'content-encoding') ?? 'identity';
+  const encoding = encodingOf(response);
   try {
-    if (encoding !== 'identity') throw bad(`encodes the blob (${encoding})`);
+    if (encoding !== undefined) throw bad(`encodes the blob (${encoding})`);
     return { kind: 'body', body: bodyOf(response, wanted) };
   } catch (error) {
     discard(response);

@@ -1,6 +1,12 @@
 import { parseDigest, digestOf, digestAlgorithm, type Digest } from '../../oci/digest.ts';
+import { isJsonObject } from '../../oci/descriptor.ts';
 import { parseManifest } from '../../oci/manifest.ts';
-import { MANIFEST_ACCEPT, isManifestMediaType, mediaTypeEssence } from '../../oci/media-type.ts';
+import {
+  MANIFEST_ACCEPT,
+  isManifestMediaType,
+  isSchema1MediaType,
+  mediaTypeEssence,
+} from '../../oci/media-type.ts';
 import type { ManifestReference } from '../../oci/path.ts';
 import type { ByteBudget } from '../byte-budget.ts';
 import { readWhole } from '../read-whole.ts';
@@ -9,6 +15,7 @@ import {
   contentLengthOf,
   dateOf,
   discard,
+  encodingOf,
   headerOf,
   refusalOf,
   type Refusal,
@@ -66,6 +73,10 @@ export async function askForManifest(
   if (response.status === 404 || response.status === 410) {
     return { kind: 'missing', refusal: await refusalOf(response) };
   }
+  if (response.status === 206) {
+    discard(response);
+    throw new SourceError('bad_answer', 'The upstream sends a part of the manifest, unasked');
+  }
   if (response.status !== 200) return { kind: 'refused', refusal: await refusalOf(response) };
   if (method === 'GET') return readManifest(response, reference, options);
   discard(response);
@@ -84,6 +95,7 @@ function describeByHeaders(
   const digest = parseDigest(headerOf(response, 'docker-content-digest') ?? '');
   const named = reference.digest ?? (digest.ok ? digest.value : undefined);
   if (named === undefined || mediaType === undefined || !sizeBytes) return undefined;
+  if (encodingOf(response) !== undefined) return undefined;
   // A portal answers 200 to everything; what it is shows only in the document.
   if (!isManifestMediaType(mediaType)) return undefined;
   const confirmedAtMs = dateOf(response, Date.now());
@@ -95,6 +107,11 @@ async function readManifest(
   reference: ManifestReference,
   options: ManifestAskOptions,
 ): Promise<UpstreamManifest> {
+  const encoding = encodingOf(response);
+  if (encoding !== undefined) {
+    discard(response);
+    throw new SourceError('bad_answer', `The upstream encodes the manifest (${encoding}), unasked`);
+  }
   const bytes = await readBody(response, options);
   const said = parseDigest(headerOf(response, 'docker-content-digest') ?? '');
   const expected = reference.digest ?? (said.ok ? said.value : undefined);
@@ -103,23 +120,50 @@ async function readManifest(
   if (expected !== undefined && digest !== expected) {
     throw new SourceError('wrong_bytes', `The upstream sent ${digest} for ${expected}`);
   }
-  const mediaType = typeOf(bytes, mediaTypeEssence(headerOf(response, 'content-type')), reference);
+  const named = mediaTypeEssence(headerOf(response, 'content-type'));
+  const mediaType = typeOf(bytes, named, {
+    isVouchedFor: expected !== undefined,
+    reference,
+  });
   const confirmedAtMs = dateOf(response, Date.now());
   const sizeBytes = bytes.length;
   return { kind: 'manifest', digest, mediaType, sizeBytes, confirmedAtMs, bytes };
 }
 
-/** The type that the header names if the document agrees, else what the document is. */
-function typeOf(bytes: Buffer, named: string | undefined, reference: ManifestReference): string {
+/**
+ * The type that the header names if the document agrees, else what the document is.
+ *
+ * @param options.isVouchedFor whether the bytes have the digest that was asked for or announced:
+ *   where nobody has said one, a document that was cut off looks like any other
+ */
+function typeOf(
+  bytes: Buffer,
+  named: string | undefined,
+  options: { readonly isVouchedFor: boolean; readonly reference: ManifestReference },
+): string {
   if (named !== undefined && isManifestMediaType(named) && parseManifest(bytes, named).ok) {
     return named;
   }
   const own = parseManifest(bytes);
   if (own.ok) return own.value.mediaType;
   // What has the digest that was asked for is what was asked for, whatever it is.
-  const isMeant = reference.digest !== undefined || isManifestMediaType(named);
-  if (named !== undefined && isMeant) return named;
-  throw new SourceError('bad_answer', `The upstream sent ${named ?? 'something'}, no manifest`);
+  const isMeant = options.reference.digest !== undefined || isManifestMediaType(named);
+  const isWhole = options.isVouchedFor || (isSchema1MediaType(named) && isWholeJson(bytes));
+  if (named !== undefined && isMeant && isWhole) return named;
+  throw new SourceError(
+    'bad_answer',
+    isMeant
+      ? `The upstream sent no manifest, or not all of it, as ${named}`
+      : `The upstream sent ${named ?? 'something'}, no manifest`,
+  );
+}
+
+function isWholeJson(bytes: Buffer): boolean {
+  try {
+    return isJsonObject(JSON.parse(bytes.toString('utf8')));
+  } catch {
+    return false;
+  }
 }
 
 async function readBody(

@@ -32,6 +32,18 @@ export function contentLengthOf(response: UpstreamResponse): number | undefined 
 }
 
 /**
+ * How a body is encoded although it was asked for as it is, RFC 9110 8.4: its length and its bytes
+ * are not those of the content then.
+ *
+ * @returns "gzip" and the like; undefined when it is not
+ */
+export function encodingOf(response: Pick<UpstreamResponse, 'headers'>): string | undefined {
+  const named = [response.headers['content-encoding'] ?? []].flat().join(',').toLowerCase();
+  const encodings = named.split(',').map((each) => each.trim());
+  return encodings.find((each) => each !== '' && each !== 'identity');
+}
+
+/**
  * When the upstream answered, by its own clock; by ours if it does not say, or names a future
  * that would outlast every later answer.
  */
@@ -43,11 +55,16 @@ export function dateOf(response: UpstreamResponse, nowMs: number): number {
 /** Keeps what a client needs of an answer that is no content. Never throws. */
 export async function refusalOf(response: UpstreamResponse): Promise<Refusal> {
   const headers: Record<string, string | string[]> = {};
+  // A client would take encoded bytes for text.
+  const isReadable = encodingOf(response) === undefined;
   for (const name of ['www-authenticate', 'content-type', 'docker-distribution-api-version']) {
     const value = response.headers[name];
+    if (name === 'content-type' && !isReadable) continue;
     if (value !== undefined && [value].flat().every(canBeSent)) headers[name] = value;
   }
-  return { status: response.status, headers, body: await readShort(response) };
+  if (isReadable) return { status: response.status, headers, body: await readShort(response) };
+  discard(response);
+  return { status: response.status, headers, body: Buffer.alloc(0) };
 }
 
 /** Lets a body go that nobody wants. */

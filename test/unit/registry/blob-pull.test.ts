@@ -402,6 +402,17 @@ describe('BlobPull of HEAD', () => {
     expect(message(nobody)).toContain('does not say how long');
   });
 
+  it.each([
+    { status: 206, headers: { 'content-range': 'bytes 0-9/5000' } },
+    { status: 200, headers: { 'content-encoding': 'gzip' } },
+  ])('BlobPull takes no length from HEAD that is of something else: $headers', async (answer) => {
+    const headers = { 'content-length': '10', ...answer.headers };
+    const upstream = new FakeUpstream(() => responseOf({ ...answer, headers }));
+    const { pull } = scene([{ node: 'a', bytes: small }]);
+    const got = await get(pull, pullRequest(upstream, head), small);
+    expect([got.status, got.headers['content-length']]).toEqual([200, small.length]);
+  });
+
   it('BlobPull passes refusals of HEAD on', async () => {
     const got = await get(scene().pull, pullRequest(saying(403), head), small);
     expect(got.status).toBe(403);

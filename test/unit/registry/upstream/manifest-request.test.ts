@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream';
+import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { digestOf } from '../../../../src/oci/digest.ts';
 import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
@@ -22,6 +23,7 @@ const bytes = Buffer.from('{"schemaVersion":2}');
 const digest = digestOf(bytes);
 const mediaType = 'application/vnd.oci.image.manifest.v1+json';
 const config = { mediaType: 'application/vnd.oci.image.config.v1+json', digest, size: 2 };
+const image = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, config, layers: [] }));
 const date = 'Wed, 01 Jul 2026 10:00:00 GMT';
 const good = {
   'content-type': `${mediaType}; charset=utf-8`,
@@ -127,11 +129,78 @@ describe('askForManifest', () => {
   it('askForManifest computes the digest that GET does not say', async () => {
     for (const said of [undefined, 'sha256:nonsense']) {
       const headers = {
-        ...without('docker-content-digest'),
+        'content-type': mediaType,
         ...(said === undefined ? {} : { 'docker-content-digest': said }),
       };
-      const { answer } = await ask([responseOf({ headers, body: bytes })]);
-      expect(answer).toMatchObject({ kind: 'manifest', digest, bytes });
+      const { answer } = await ask([responseOf({ headers, body: image })]);
+      expect(answer).toMatchObject({ kind: 'manifest', digest: digestOf(image), bytes: image });
+    }
+  });
+
+  it('askForManifest takes no document that nobody vouches for and that may have been cut', async () => {
+    const signed = 'application/vnd.docker.distribution.manifest.v1+prettyjws';
+    const schema1 = Buffer.from('{"schemaVersion":1,"fsLayers":[],"signatures":[]}');
+    for (const [named, whole] of [
+      [mediaType, image],
+      [signed, schema1],
+    ] as const) {
+      const headers = { 'content-type': named };
+      for (const end of [1, whole.length >> 1, whole.length - 1]) {
+        const body = whole.subarray(0, end);
+        await expect(ask([responseOf({ headers, body })])).rejects.toMatchObject({
+          outcome: 'bad_answer',
+          message: `The upstream sent no manifest, or not all of it, as ${named}`,
+        });
+      }
+      const { answer } = await ask([responseOf({ headers, body: whole })]);
+      expect(answer).toMatchObject({ digest: digestOf(whole), mediaType: named });
+    }
+  });
+
+  it('askForManifest takes what has its digest as it is, whatever it is', async () => {
+    const { answer } = await ask([responseOf({ headers: good, body: bytes })]);
+    expect(answer).toMatchObject({ digest, mediaType, bytes });
+    const headers = { 'content-type': 'a/b' };
+    const odd = await ask([responseOf({ headers, body: bytes })], { byDigest: true });
+    expect(odd.answer).toMatchObject({ digest, mediaType: 'a/b', bytes });
+  });
+
+  it.each(['GET', 'HEAD'] as const)(
+    'askForManifest takes no part of a manifest for an answer to %s',
+    async (method) => {
+      const headers = { ...good, 'content-range': `bytes 0-18/${bytes.length}` };
+      const part = responseOf({ status: 206, headers, body: bytes });
+      await expect(ask([part], { method })).rejects.toMatchObject({ outcome: 'bad_answer' });
+      expect(part.body.destroyed).toBe(true);
+    },
+  );
+
+  it('askForManifest takes no encoded manifest, and no length of one', async () => {
+    const encoded = gzipSync(image);
+    for (const encoding of ['gzip', 'Identity, GZIP']) {
+      const headers = {
+        'content-type': mediaType,
+        'content-encoding': encoding,
+        'content-length': String(encoded.length),
+        'docker-content-digest': digestOf(image),
+      };
+      const body = responseOf({ headers, body: encoded });
+      await expect(ask([body])).rejects.toMatchObject({
+        outcome: 'bad_answer',
+        message: 'The upstream encodes the manifest (gzip), unasked',
+      });
+      expect(body.body.destroyed).toBe(true);
+      const plain = {
+        'content-type': mediaType,
+        'content-encoding': 'identity',
+        'docker-content-digest': digestOf(image),
+      };
+      const { answer, asked } = await ask(
+        [responseOf({ headers }), responseOf({ headers: plain, body: image })],
+        { method: 'HEAD' },
+      );
+      expect(asked.map(({ method }) => method)).toEqual(['HEAD', 'GET']);
+      expect(answer).toMatchObject({ sizeBytes: image.length });
     }
   });
 
@@ -147,9 +216,6 @@ describe('askForManifest', () => {
   it.each(['text/html', 'application/json', 'application/vnd.oci.image.index.v1+json'])(
     'askForManifest believes a document more than a header that calls it %s',
     async (named) => {
-      const image = Buffer.from(
-        JSON.stringify({ schemaVersion: 2, mediaType, config, layers: [] }),
-      );
       const headers = { 'content-type': named, 'content-length': String(image.length) };
       const { answer } = await ask([responseOf({ headers, body: image })]);
       expect(answer).toMatchObject({ kind: 'manifest', digest: digestOf(image), mediaType });
@@ -226,6 +292,24 @@ describe('askForManifest', () => {
     const response = responseOf({ status, body: Buffer.from('why') });
     const { answer } = await ask([response], { method: 'GET' });
     expect(answer).toMatchObject({ kind, refusal: { status, body: Buffer.from('why') } });
+  });
+
+  it('askForManifest passes no encoded refusal on as text', async () => {
+    const headers = {
+      'content-type': 'application/json',
+      'content-encoding': 'br',
+      'www-authenticate': 'Bearer realm="https://auth.test/"',
+    };
+    const response = responseOf({ status: 401, headers, body: Buffer.from('\x0b\x02') });
+    const { answer } = await ask([response]);
+    expect(answer).toEqual({
+      kind: 'refused',
+      refusal: {
+        status: 401,
+        headers: { 'www-authenticate': 'Bearer realm="https://auth.test/"' },
+        body: Buffer.alloc(0),
+      },
+    });
   });
 
   it('askForManifest believes no time far in the future', async () => {
