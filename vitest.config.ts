@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 // packages, or needs what is built with Go, runs in CI, by `npm run test:all`.
 const onlyInCi = [
   'test/faults/containerd/{containerd,keeper}-{1.7,2.*}.test.ts',
-  'test/integration/{hosts-2.*,hosts-kill,identity,last-copies,membership,small-disk}.test.ts',
+  'test/integration/{full-disk,hosts-2.*,hosts-kill,identity,last-copies,membership,small-disk}.test.ts',
   'test/integration/{cold-start,doctor,packages,pod-outage,pod-rolling-restart}.test.ts',
   'test/soak/soak.test.ts',
 ];

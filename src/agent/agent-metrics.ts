@@ -3,8 +3,16 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 /** What an agent counts. Labels are bounded: never a digest, a repository or a node. */
 export type AgentMetrics = ReturnType<typeof createAgentMetrics>;
 
-/** Registers an agent's metrics. */
-export function createAgentMetrics(register: Registry) {
+/**
+ * Registers an agent's metrics.
+ *
+ * @param sources.isFileUsable whether what registries confirm outlives the process; left out where
+ *   there is no such file
+ */
+export function createAgentMetrics(
+  register: Registry,
+  sources: { readonly isFileUsable?: (() => boolean) | undefined } = {},
+) {
   const registers = [register];
   return {
     calls: new Counter({
@@ -36,6 +44,16 @@ export function createAgentMetrics(register: Registry) {
         'crowd (too many of one host).',
       labelNames: ['reason'],
       registers,
+    }),
+    observationFile: new Gauge({
+      name: 'salvor_agent_observation_file_usable',
+      help: 'Whether what registries confirm about tags is kept on disk: 1, else 0.',
+      registers,
+      collect() {
+        this.reset();
+        if (sources.isFileUsable === undefined) this.remove();
+        else this.set(sources.isFileUsable() ? 1 : 0);
+      },
     }),
     registriesEnded: new Counter({
       name: 'salvor_agent_registries_ended_total',

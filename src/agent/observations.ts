@@ -1,5 +1,8 @@
 import { LRUCache } from 'lru-cache';
-import type { Observation, ObservationFile } from './observation-file.ts';
+import type { NamedObservation, Observation, ObservationFile } from './observation-file.ts';
+
+/** What outlives the process. */
+export type KeptObservations = Pick<ObservationFile, 'load' | 'save' | 'onReturn'>;
 
 /** Registries that are remembered to have answered; a cluster uses a handful. */
 const MAX_REGISTRIES = 1000;
@@ -11,7 +14,7 @@ const MAX_REGISTRIES = 1000;
 export class Observations {
   readonly #byName: LRUCache<string, Observation>;
   readonly #registries = new Set<string>();
-  readonly #file: Pick<ObservationFile, 'load' | 'save'> | undefined;
+  readonly #file: KeptObservations | undefined;
 
   /**
    * @param options.maxNames how many names are remembered; the oldest use goes first
@@ -19,15 +22,13 @@ export class Observations {
    */
   constructor(
     options: { readonly maxNames: number },
-    dependencies: { file?: Pick<ObservationFile, 'load' | 'save'> | undefined } = {},
+    dependencies: { file?: KeptObservations | undefined } = {},
   ) {
     // With max it would take the memory of all of them at once.
     this.#byName = new LRUCache({ maxSize: options.maxNames, sizeCalculation: () => 1 });
     this.#file = dependencies.file;
-    for (const [name, tag] of this.#file?.load() ?? []) {
-      this.#byName.set(name, tag);
-      this.#registries.add(registryOf(name));
-    }
+    for (const [name, tag] of this.#file?.load() ?? []) this.#learn(name, tag);
+    this.#file?.onReturn((entries) => this.#reconcile(entries));
   }
 
   /**
@@ -36,11 +37,7 @@ export class Observations {
    * @param name "registry/repository:tag"
    */
   record(name: string, tag: Observation): void {
-    const known = this.#byName.get(name)?.observedAtMs ?? 0;
-    if (tag.observedAtMs < known) return;
-    this.#byName.set(name, tag);
-    if (this.#registries.size < MAX_REGISTRIES) this.#registries.add(registryOf(name));
-    this.#file?.save(name, tag);
+    if (this.#learn(name, tag)) this.#file?.save(name, tag);
   }
 
   /** @returns undefined when the upstream has never confirmed this name here */
@@ -60,6 +57,24 @@ export class Observations {
 
   *entries(): IterableIterator<[name: string, tag: Observation]> {
     yield* this.#byName.entries();
+  }
+
+  /** @returns whether it is the latest that is known of the name */
+  #learn(name: string, tag: Observation): boolean {
+    const known = this.#byName.get(name)?.observedAtMs ?? 0;
+    if (tag.observedAtMs < known) return false;
+    this.#byName.set(name, tag);
+    if (this.#registries.size < MAX_REGISTRIES) this.#registries.add(registryOf(name));
+    return true;
+  }
+
+  /** The file was away for a while: each side gets what the other knows better. */
+  #reconcile(entries: readonly NamedObservation[]): void {
+    const kept = new Map(entries.map(([name, { observedAtMs }]) => [name, observedAtMs]));
+    for (const [name, tag] of this.#byName.entries()) {
+      if (Math.round(tag.observedAtMs) > (kept.get(name) ?? -1)) this.#file?.save(name, tag);
+    }
+    for (const [name, tag] of entries) this.#learn(name, tag);
   }
 }
 

@@ -93,7 +93,10 @@ export function agentService(
   const { store, log } = parts;
   const { limits } = config.agent;
   let backfill: Backfill | undefined;
-  const metrics = createAgentMetrics(parts.metrics);
+  const { observationFile } = parts;
+  const metrics = createAgentMetrics(parts.metrics, {
+    isFileUsable: observationFile && (() => observationFile.isUsable),
+  });
   const integrity = new Integrity(
     {
       bytesPerSecond: config.agent.integrity.bytesPerSecond,
@@ -111,7 +114,6 @@ export function agentService(
       },
     },
   );
-  const { observationFile } = parts;
   const observations = new Observations(
     { maxNames: limits.observations },
     { file: observationFile },

@@ -5,6 +5,7 @@ import type { SurveyedStore } from '../agent/inventory/survey.ts';
 import { ObservationFile } from '../agent/observation-file.ts';
 import type { ContentStore } from '../agent/store.ts';
 import type { Config } from '../config/schema.ts';
+import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { agentService } from './agent-services.ts';
 import type { RunCommand } from './command.ts';
@@ -26,7 +27,7 @@ export const runAgent: RunCommand = async (config, context) => {
       path: join(config.node.stateDirectory, 'observations.db'),
       maxNames: config.agent.limits.observations,
     },
-    { log },
+    { log, clock: systemClock },
   );
   const parts = {
     store,

@@ -1,19 +1,24 @@
-import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { copyFileSync } from 'node:fs';
+import { mkdir, mkdtemp, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { isPassing } from '../../../src/agent/observation-database.ts';
 import { ObservationFile } from '../../../src/agent/observation-file.ts';
 import { Observations } from '../../../src/agent/observations.ts';
 import { digestOf } from '../../../src/oci/digest.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { SeededRandom } from '../../support/random.ts';
 
 let directory: string;
 let path: string;
-let nowMs: number;
+let clock: FakeClock;
 const reports: string[] = [];
+const told: string[] = [];
 const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
+const retryMs = 30_000;
 const name = 'registry.test/team/app:v1';
 
 function observation(text: string, observedAtMs: number) {
@@ -29,8 +34,9 @@ function open(maxNames = 10): ObservationFile {
   const log = {
     ...silentLogger,
     error: (_: unknown, text?: string) => void reports.push(text ?? ''),
+    info: (_: unknown, text?: string) => void told.push(text ?? ''),
   };
-  return new ObservationFile({ path, maxNames }, { log, now: () => nowMs });
+  return new ObservationFile({ path, maxNames }, { log, clock });
 }
 
 async function brokenFiles(): Promise<string[]> {
@@ -39,8 +45,9 @@ async function brokenFiles(): Promise<string[]> {
 }
 
 beforeEach(async () => {
-  nowMs = 42;
+  clock = new FakeClock(42);
   reports.length = 0;
+  told.length = 0;
   directory = await mkdtemp(join(tmpdir(), 'salvor-observations-'));
   path = join(directory, 'state', 'observations.db');
 });
@@ -51,9 +58,13 @@ describe('ObservationFile', () => {
   test('gives back what was saved, also when it was never closed', () => {
     const first = open();
     first.save(name, observation('one', 1000));
+    // As the disk is when the process is killed.
+    const left = join(directory, 'left.db');
+    for (const suffix of ['', '-wal']) copyFileSync(path + suffix, left + suffix);
+    first.close();
+    path = left;
     const second = open();
     expect(second.load()).toEqual([[name, observation('one', 1000)]]);
-    first.close();
     second.close();
   });
 
@@ -153,28 +164,107 @@ describe('ObservationFile', () => {
     }
     expect(lossless).toBeGreaterThan(0);
     expect(lossless).toBeLessThan(flips.length);
-  });
+  }, 60_000);
 
   test('keeps no more than three broken files', async () => {
     for (let round = 0; round < 5; round += 1) {
       open().close();
       await writeFile(path, 'this is no database, '.repeat(500));
-      nowMs = 100 + round;
+      clock.advance(1);
       open().close();
     }
-    expect(await brokenFiles()).toEqual(
-      [102, 103, 104].map((at) => `observations.db.broken-${at}`),
-    );
+    expect(await brokenFiles()).toEqual([45, 46, 47].map((at) => `observations.db.broken-${at}`));
   });
 
   test('leaves a file alone that another process keeps locked', async () => {
     open().close();
     const other = new DatabaseSync(path);
     other.exec('PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE');
-    expect(() => open()).toThrow(/locked/);
+    const file = open();
+    expect(file.isUsable).toBe(false);
     other.close();
+    clock.advance(retryMs);
+    await new Promise(setImmediate);
+    expect(file.isUsable).toBe(true);
+    file.close();
     expect(await brokenFiles()).toEqual([]);
-    open().close();
+  });
+
+  test.each([
+    ['a full disk', 13, true],
+    ['no room for the shared memory', 4874, true],
+    ['a disk that fails to read', 266, true],
+    ['a disk that is read-only', 8, true],
+    ['a journal that cannot be made on it', 1544, true],
+    ['a file that cannot be opened', 14, true],
+    ['a lock', 5, true],
+    ['a lock while another process recovers', 261, true],
+    ['a broken file', 11, false],
+    ['a broken index', 779, false],
+    ['no database', 26, false],
+    ['a column that is not there', 1, false],
+  ])('takes %s, code %i, for a trouble that passes: %s', (_, errcode, expected) => {
+    expect(isPassing(Object.assign(new Error('x'), { errcode }))).toBe(expected);
+  });
+
+  test('is tried again while its directory cannot be made, and says so once', async () => {
+    await writeFile(join(directory, 'state'), 'in the way');
+    const file = open();
+    const observations = new Observations({ maxNames: 10 }, { file });
+    observations.record(name, observation('one', 1000));
+    observations.record('registry.test/other:v1', observation('two', 1000));
+    expect([file.isUsable, reports.length]).toEqual([false, 1]);
+    for (let round = 0; round < 3; round += 1) {
+      clock.advance(retryMs);
+      await new Promise(setImmediate);
+    }
+    expect([file.isUsable, reports.length, observations.get(name)?.observedAtMs]).toEqual([
+      ...[false, 1, 1000],
+    ]);
+    await rm(join(directory, 'state'));
+    clock.advance(retryMs - 1);
+    await new Promise(setImmediate);
+    expect(file.isUsable).toBe(false);
+    clock.advance(1);
+    await new Promise(setImmediate);
+    expect([file.isUsable, told.length]).toEqual([true, 1]);
+    file.close();
+    const again = open();
+    expect(new Map(again.load())).toEqual(
+      new Map([
+        [name, observation('one', 1000)],
+        ['registry.test/other:v1', observation('two', 1000)],
+      ]),
+    );
+    again.close();
+  });
+
+  test('gives what it has, and takes what it lacks, when it comes back', async () => {
+    const before = open();
+    before.save(name, observation('old', 1000));
+    before.save('registry.test/other:v1', observation('newer on disk', 9000));
+    before.close();
+    const state = join(directory, 'state');
+    await rename(state, `${state}-away`);
+    await writeFile(state, 'in the way');
+    const file = open();
+    const observations = new Observations({ maxNames: 10 }, { file });
+    expect(observations.get(name)).toBeUndefined();
+    observations.record(name, observation('new', 2000));
+    observations.record('registry.test/other:v1', observation('older in memory', 8000));
+    await rm(state);
+    await rename(`${state}-away`, state);
+    // Written at the end too, without waiting for the next attempt.
+    file.close();
+    expect(observations.get('registry.test/other:v1')).toEqual(observation('newer on disk', 9000));
+    const again = open();
+    expect(new Map(again.load())).toEqual(
+      new Map([
+        [name, observation('new', 2000)],
+        ['registry.test/other:v1', observation('newer on disk', 9000)],
+      ]),
+    );
+    again.close();
   });
 
   test('sets a broken file aside and goes on', async () => {
