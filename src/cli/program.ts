@@ -1,41 +1,26 @@
-import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Argument, Command, CommanderError, Option } from 'commander';
 
 import { ConfigError } from '../config/config-error.ts';
-import { loadConfig } from '../config/load.ts';
-import { parseQuantity } from '../config/quantity.ts';
-import type { LoadOptions } from '../config/load.ts';
-import { configSchema, type Config } from '../config/schema.ts';
+import { configSchema } from '../config/schema.ts';
 import { withoutSecrets } from '../config/secrets.ts';
-import type { Environment } from '../config/sources.ts';
 import { addCerts } from './certs-command.ts';
-import type { CommandContext, CommandLoaders, DemoOptions } from './command.ts';
+import type { DemoOptions } from './command.ts';
 import { openConfig } from './config-source.ts';
+import {
+  addCommand,
+  load,
+  loadOptions,
+  run,
+  type ProgramDependencies,
+} from './configured-command.ts';
 import type { DoctorOptions } from './doctor.ts';
 import { ExitStatus } from './exit-status.ts';
 import type { HostsOptions } from './hosts.ts';
 import { listenForHangups } from './hangup-signal.ts';
-import type { ReportOptions } from './report.ts';
-import { addSettingFlags, settingValues } from './setting-flags.ts';
-import { listenForShutdown } from './shutdown-signal.ts';
-import type { SignalSource } from './shutdown-signal.ts';
+import { addReport } from './report-command.ts';
 import { addUninstall } from './uninstall-commands.ts';
 
-/** The outside world of a command line, as `process` has it. */
-export interface ProgramDependencies {
-  readonly version: string;
-  readonly env: Environment;
-  readonly signals: SignalSource;
-  readonly loaders: CommandLoaders;
-  readonly writeOut: (text: string) => void;
-  readonly writeError: (text: string) => void;
-  /** Somebody may be looking at what goes to standard error. */
-  readonly isErrorTerminal?: boolean;
-}
-
-/** What a proof reads at a time must not take longer than registries wait for their clients. */
-const MIN_BANDWIDTH = 64 * 1024;
-/** Registries answer eight requests of proofs at a time. */
-const MAX_CONCURRENCY = 8;
+export type { ProgramDependencies } from './configured-command.ts';
 
 const exitCodes = { success: 0, failure: 1, usage: 2 };
 
@@ -204,109 +189,6 @@ function addWhy(program: Command, dependencies: ProgramDependencies): void {
     });
 }
 
-function addReport(program: Command, dependencies: ProgramDependencies): void {
-  addCommand(program, {
-    name: 'report',
-    summary: 'Tell which images would still start if their registries were gone, worst first.',
-    settings: [
-      'agent.admin',
-      'agent.report.memberTimeoutMs',
-      'registry.agentSocket',
-      'registry.proveSocket',
-    ],
-  })
-    .option('--json', 'Print JSON.', false)
-    .option('--all', 'Show every image, not only the worst.', false)
-    .addOption(
-      new Option('--limit <number>', 'How many images are shown.').default(20).argParser(countOf),
-    )
-    .option('--image <pattern>', 'Only images such as docker.io/library/*.')
-    .option('--platform <platform>', 'Only for this platform, such as linux/arm64.')
-    .option('--node <name>', 'Only images of which this node has something.')
-    .addOption(
-      new Option(
-        '--verdict <verdict>',
-        'Only images that are not-servable, single-copy or that survive (survives); may be given again.',
-      )
-        .default([])
-        .argParser(severalOf(['not-servable', 'single-copy', 'survives'])),
-    )
-    .addOption(
-      new Option(
-        '--fail-on <what>',
-        'Exit with 3 if an image is not-servable, or single-copy or worse; with 4 if the report is ' +
-          'incomplete. May be given again.',
-      )
-        .default([])
-        .argParser(severalOf(['not-servable', 'single-copy', 'incomplete'])),
-    )
-    .option('--progress', 'Tell on standard error how far it is.', false)
-    .option(
-      '--prove',
-      'Pull every image as a new node would with every registry dead, hash every byte and exit ' +
-        'with 5 if a verdict differs, with 6 if it was stopped before the end.',
-      false,
-    )
-    .addOption(
-      new Option('--bandwidth <rate>', 'What a proof reads from nodes, at most.')
-        .default(50 * 1024 ** 2, '50MiB/s')
-        .argParser(rateOf),
-    )
-    .addOption(
-      new Option('--concurrency <number>', 'Images that a proof pulls at a time.')
-        .default(2)
-        .argParser(workersOf),
-    )
-    .action(
-      async (
-        options: Omit<ReportOptions, 'progress'> & { progress: boolean },
-        command: Command,
-      ) => {
-        const config = await load(command, dependencies);
-        await run(dependencies, async ({ signal }) => {
-          const { runReport } = await import('./report.ts');
-          const progress = options.progress || dependencies.isErrorTerminal === true;
-          const code = await runReport(config, { ...options, progress, signal }, dependencies);
-          if (code !== exitCodes.success) throw new ExitStatus(code);
-        });
-      },
-    );
-}
-
-/** For an option that may be given again, each time with one of these words. */
-function severalOf(words: readonly string[]) {
-  return (text: string, before: readonly string[]): string[] => {
-    if (words.includes(text)) return [...before, text];
-    throw new InvalidArgumentError(
-      `It must be ${words.slice(0, -1).join(', ')} or ${words.at(-1) ?? ''}.`,
-    );
-  };
-}
-
-function countOf(text: string): number {
-  const count = Number(text);
-  if (!Number.isSafeInteger(count) || count < 1) {
-    throw new InvalidArgumentError('It must be a whole number, 1 or more.');
-  }
-  return count;
-}
-
-function rateOf(text: string): number {
-  const rate = parseQuantity(text, 'bytes per second');
-  if (rate === undefined || rate < MIN_BANDWIDTH) {
-    throw new InvalidArgumentError('It must be a rate such as 50MiB/s, 64KiB/s or more.');
-  }
-  return rate;
-}
-
-function workersOf(text: string): number {
-  const count = countOf(text);
-  if (count > MAX_CONCURRENCY) {
-    throw new InvalidArgumentError(`It must be ${MAX_CONCURRENCY} or less.`);
-  }
-  return count;
-}
-
 /** The commands that change something on the node that they are run on. */
 function nodeGroup(program: Command): Command {
   const summary = 'Change what Salvor has set up on this node.';
@@ -399,50 +281,3 @@ function addDoctor(program: Command, dependencies: ProgramDependencies): void {
 }
 
 type HostsFlags = Omit<HostsOptions, 'verb'>;
-
-function addCommand(
-  parent: Command,
-  options: {
-    readonly name: string;
-    readonly summary: string;
-    readonly settings?: readonly string[];
-  },
-): Command {
-  const command = parent
-    .command(options.name)
-    .summary(options.summary)
-    .description(
-      `${options.summary}\n\nEvery setting can also be given in the file or as an environment ` +
-        'variable:\n--log-level is log.level in the file and SALVOR_LOG_LEVEL in the environment.',
-    )
-    .helpOption('-h, --help', 'Print help.')
-    .allowExcessArguments(false)
-    .option('-c, --config <file>', 'JSON or YAML file with settings. Default: $SALVOR_CONFIG.');
-  addSettingFlags(command, options.settings);
-  return command;
-}
-
-async function load(
-  command: Command,
-  dependencies: ProgramDependencies,
-  checkedFor: string | undefined = command.name(),
-): Promise<Config> {
-  return await loadConfig({ ...loadOptions(command, dependencies), command: checkedFor });
-}
-
-function loadOptions(command: Command, dependencies: ProgramDependencies): LoadOptions {
-  const { config: file } = command.opts<{ config?: string }>();
-  return {
-    env: dependencies.env,
-    flags: settingValues(command),
-    ...(file === undefined ? {} : { file }),
-  };
-}
-
-async function run(
-  dependencies: ProgramDependencies,
-  body: (context: CommandContext) => Promise<void>,
-): Promise<void> {
-  using shutdown = listenForShutdown(dependencies.signals);
-  await body({ signal: shutdown.signal, version: dependencies.version });
-}
