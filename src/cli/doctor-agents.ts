@@ -12,13 +12,17 @@ import type { NodeReach } from '../rpc/node-reach.ts';
 const REACH_TIMEOUT_MS = 60_000;
 const MAX_AT_ONCE = 16;
 
+/** Where the agent of this node is asked. */
+export function socketOf(config: Pick<Config, 'registry' | 'agent'>): string {
+  const { agentSocket } = config.registry;
+  return agentSocket === '' ? config.agent.socket : agentSocket;
+}
+
 /** The agent of this node, by its socket. The caller closes it. */
 export function ownAgent(config: Pick<Config, 'registry' | 'agent'>): AgentClient {
-  const { agentSocket } = config.registry;
-  const socket = agentSocket === '' ? config.agent.socket : agentSocket;
   const { windowBytes } = config.agent.limits;
   return new AgentClient(
-    { target: `unix:${socket}`, name: 'the own agent', windowBytes },
+    { target: `unix:${socketOf(config)}`, name: 'the own agent', windowBytes },
     { credentials: credentials.createInsecure() },
   );
 }

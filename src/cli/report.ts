@@ -2,10 +2,11 @@ import { setTimeout as wait } from 'node:timers/promises';
 import type { Config } from '../config/schema.ts';
 import { parseVerdict } from '../report/filter-report.ts';
 import { renderReport } from '../report/render-report.ts';
-import { REPORT_SCHEMA, type Report } from '../report/report.ts';
+import type { Report } from '../report/report.ts';
 import type { ReportProgress } from '../report/reporter.ts';
 import type { ProofResult } from './prove/proof-run.ts';
 import { renderProof } from './prove/render-proof.ts';
+import { askForReport } from './report-answer.ts';
 
 /** What `salvor report` takes beside the settings. */
 export interface ReportOptions {
@@ -114,12 +115,17 @@ export function statusOf(
 }
 
 async function fetchReport(
-  config: Pick<Config, 'agent'>,
+  config: Pick<Config, 'agent' | 'registry'>,
   options: ReportOptions & { readonly signal: AbortSignal },
   writeError: (text: string) => void,
 ): Promise<Report> {
   const { admin } = config.agent;
-  if (admin === '') throw new Error('Cannot ask the agent: agent.admin is empty');
+  if (admin === '') {
+    throw new Error(
+      'Cannot have a report: agent.admin is empty; set an address, such as 127.0.0.1:7491, for the ' +
+        'agent and for this command',
+    );
+  }
   const base = `http://${admin}/api/report`;
   const query = new URLSearchParams();
   for (const key of ['image', 'platform', 'node'] as const) {
@@ -135,35 +141,12 @@ async function fetchReport(
     : undefined;
   try {
     const { signal } = options;
-    const late = AbortSignal.timeout(config.agent.report.memberTimeoutMs + SPARE_MS);
-    return await ask(`${base}?${query.toString()}`, admin, AbortSignal.any([signal, late]));
+    const timeoutMs = config.agent.report.memberTimeoutMs + SPARE_MS;
+    return await askForReport(`${base}?${query.toString()}`, config, { timeoutMs, signal });
   } finally {
     done.abort();
     await watching;
   }
-}
-
-async function ask(url: string, admin: string, signal: AbortSignal): Promise<Report> {
-  let response: Response;
-  try {
-    response = await fetch(url, { signal });
-  } catch (error) {
-    signal.throwIfAborted();
-    throw new Error(`Cannot ask the agent at ${admin}: is it running on this node?`, {
-      cause: error,
-    });
-  }
-  if (response.status === 404) {
-    throw new Error(`Cannot ask the agent at ${admin}: it is too old for reports`);
-  }
-  if (!response.ok) throw new Error(`Cannot ask the agent at ${admin}: ${response.status}`);
-  const report = (await response.json()) as Report;
-  // Told apart as numbers: the agent may be of another version than this program.
-  const schema: number = report.schema;
-  if (schema !== REPORT_SCHEMA) {
-    throw new Error(`Cannot read the report of ${admin}: its form is ${schema}, not 1`);
-  }
-  return report;
 }
 
 /** Writes how many members have answered, whenever that changes. */

@@ -6,6 +6,7 @@ import type { Report, ReportImage } from '../../src/report/report.ts';
 import { startCluster, type Cluster, type ClusterNode } from '../support/cluster.ts';
 import { startDockerRegistry, type DockerRegistry } from '../support/docker-registry.ts';
 import { buildImage, buildIndex, hostPlatform, type Image } from '../support/image.ts';
+import { freePort } from '../support/ports.ts';
 import { sourceProgram } from '../support/program-path.ts';
 import { pushImage } from '../support/push.ts';
 import { suiteScope } from '../support/test-scope.ts';
@@ -104,6 +105,27 @@ beforeAll(async () => {
 }, 180_000);
 
 describe('salvor report', () => {
+  test('salvor report says what to do where the agent is not asked, or not found', async () => {
+    const { agentAdminPort, registryAdminPort } = nodes.a;
+    const socketPath = join(scope().socketDirectory, 'a-agent.sock');
+    const look = async (port: number, socket: string): Promise<string> => {
+      // The last one counts.
+      const flags = ['--agent-admin', `127.0.0.1:${port}`, '--registry-agent-socket', socket];
+      const { code, error, out } = await salvorReport(...flags);
+      expect([code, out]).toEqual([1, '']);
+      return error;
+    };
+    expect(agentAdminPort).not.toBe(registryAdminPort);
+    const free = await freePort();
+    expect(await look(free, socketPath)).toMatch(
+      /ECONNREFUSED, but an agent answers at \S+: its agent\.admin is another address; give/,
+    );
+    expect(await look(free, '/no/such.sock')).toMatch(
+      /ECONNREFUSED, and nobody answers at \/no\/such\.sock: start `salvor agent` on this node/,
+    );
+    expect(await look(registryAdminPort, socketPath)).toContain('that is the registry');
+  });
+
   test('salvor report says of every image what a new node would meet, and why', async () => {
     const report = await takeReport();
     expect(report.isComplete).toBe(true);
