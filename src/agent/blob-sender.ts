@@ -1,5 +1,6 @@
 import { status, type ServerWritableStream } from '@grpc/grpc-js';
 import { encodeReadFrame, READ_FRAME_HEADROOM_BYTES } from '../rpc/read-frame.ts';
+import { notePassedBytes } from '../telemetry/passed-bytes.ts';
 import { RpcFailure } from './rpc-failure.ts';
 import type { OpenBlob } from './store.ts';
 
@@ -65,6 +66,7 @@ export async function sendBlob(
     // The loop may fail before it comes to wait for this write.
     written.catch(() => undefined);
     position += wanted;
+    notePassedBytes(wanted);
     isFirst = false;
   }
   await written;

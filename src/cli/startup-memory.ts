@@ -1,11 +1,4 @@
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
-
-type CollectGarbage = (options: {
-  readonly type: 'major';
-  readonly execution: 'sync';
-  readonly flavor: 'last-resort';
-}) => void;
+import { openCollector } from '../telemetry/collector.ts';
 
 /**
  * Gives back what compiling and loading modules has left in memory: about 15 MB of a process that
@@ -14,8 +7,5 @@ type CollectGarbage = (options: {
  */
 export function releaseStartupMemory(): void {
   // V8 collects so thoroughly only near the end of its memory, or when asked in this way.
-  setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as CollectGarbage;
-  setFlagsFromString('--no-expose-gc');
-  collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+  openCollector()({ type: 'major', execution: 'sync', flavor: 'last-resort' });
 }

@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http';
+import { notePassedBytes } from '../telemetry/passed-bytes.ts';
 import type { BodyStream, RelayEnd } from './answer.ts';
 import { WrongBytesError } from './relay.ts';
 import type { Turn } from './turns.ts';
@@ -38,6 +39,7 @@ export async function writeBody(
       bytes += chunk.length;
       batch.add(chunk);
       turn?.note(chunk.length);
+      notePassedBytes(chunk.length);
       if (batch.isFull) {
         batch.flush();
         const drained = batch.mustDrain ? await drain(response, batch, options) : 'done';

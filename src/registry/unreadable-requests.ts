@@ -1,6 +1,7 @@
-import { STATUS_CODES, type ServerResponse } from 'node:http';
+import type { ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { OciErrorCode } from '../oci/error-body.ts';
+import { STATUS_CODES } from '../telemetry/node-http.ts';
 import { errorAnswer, type Answer } from './answer.ts';
 
 /** How long a client may take to read that it was not understood, milliseconds. */

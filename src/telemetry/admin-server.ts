@@ -1,9 +1,9 @@
-import { createServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 
 import { ConnectionPlaces } from './connection-places.ts';
 import type { Logger } from './logger.ts';
+import { createServer } from './node-http.ts';
 
 /**
  * Looks whether one thing that this process needs can be used.
