@@ -10,7 +10,7 @@ import {
 } from '@grpc/grpc-js';
 import type { Locator, KeyHolder } from '../discovery/locate.ts';
 import { parseDigest, type Digest } from '../oci/digest.ts';
-import type { LocateKey } from '../rpc/agent-client.ts';
+import type { LocateKey, LocateSummary } from '../rpc/agent-client.ts';
 import { tagFromMessage, tagToMessage } from '../rpc/agent-protocol.ts';
 import { proofFromMessage } from '../rpc/proof-summary.ts';
 import {
@@ -39,6 +39,8 @@ import { RpcFailure } from './rpc-failure.ts';
 import { streamHandler, unaryHandler, type HandlerContext } from './rpc-handlers.ts';
 import type { ContentStore } from './store.ts';
 
+/** How long a registry may have silent members asked again, milliseconds. */
+const MAX_WAIT_MS = 60_000;
 /** Bounds on the silence that a registry may ask to be ended after, milliseconds. */
 const MIN_SILENCE_MS = 200;
 const MAX_SILENCE_MS = 3_600_000;
@@ -135,7 +137,9 @@ export class LocalService {
     call: ServerWritableStream<LocateRequest, LocateResponse>,
     signal: AbortSignal,
   ): Promise<void> {
-    for await (const event of this.#locator.locate(keyOf(call.request), { signal })) {
+    const { nodes, waitMs } = call.request;
+    const again = waitMs === 0 ? undefined : { nodes, waitMs: Math.min(waitMs, MAX_WAIT_MS) };
+    for await (const event of this.#locator.locate(keyOf(call.request), { signal, again })) {
       if (signal.aborted) return;
       // Answers are few and small: as many as there are members.
       call.write(
@@ -143,7 +147,7 @@ export class LocalService {
           event:
             'holder' in event
               ? { case: 'holder', value: holderToMessage(event.holder) }
-              : { case: 'summary', value: create(LocateSummarySchema, event.summary) },
+              : { case: 'summary', value: summaryToMessage(event.summary) },
         }),
       );
     }
@@ -228,6 +232,14 @@ function keyOf(request: LocateRequest): LocateKey {
   if (request.key.case === 'name' && request.key.value !== '') return { name: request.key.value };
   if (request.key.case !== 'digest') throw new RpcFailure(status.INVALID_ARGUMENT, 'no key');
   return { digest: digestFrom(request.key.value) };
+}
+
+function summaryToMessage({
+  asked,
+  failed,
+  silent = [],
+}: LocateSummary): ReturnType<typeof create<typeof LocateSummarySchema>> {
+  return create(LocateSummarySchema, { asked, failed, silent: [...silent] });
 }
 
 function holderToMessage(holder: KeyHolder): ReturnType<typeof create<typeof HolderSchema>> {

@@ -140,6 +140,7 @@ export function agentService(
     {
       membership,
       ask: askMember({ selfName: self.name, content, pool, readers, limits }),
+      connect: ({ address, name }) => pool.client(address, name).connect(),
       log,
     },
   );

@@ -75,7 +75,10 @@ const registryBudgets = section('How long the registry waits, and for what.', {
   connectMs: milliseconds(3000, 'For a connection to an upstream, TLS included.'),
   hedgeMs: milliseconds(400, 'For the upstream before a node that holds the content is asked.'),
   peerHeadersMs: milliseconds(2000, 'For an answer while some node is known to hold the content.'),
-  outageAnswerMs: milliseconds(2000, 'Until 503 while the upstream is down and no node has it.'),
+  outageAnswerMs: milliseconds(
+    2000,
+    'Until 503 while the upstream is down: nodes that give no answer are waited for so long.',
+  ),
   upstreamHeadersMs: milliseconds(
     25_000,
     'For the headers of a slow but healthy upstream; containerd gives up after 30 s.',

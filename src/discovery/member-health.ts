@@ -1,3 +1,5 @@
+import { Silence } from '../rpc/silence.ts';
+
 /** A member that failed so often in a row is not waited for as long as others. */
 const SUSPECT_AFTER = 2;
 /** A member's failures are forgotten after this long, milliseconds. */
@@ -13,6 +15,7 @@ export interface MemberHealthOptions {
 interface Record {
   failures: number;
   lastFailureMs: number;
+  readonly silence: Silence;
 }
 
 /**
@@ -47,13 +50,17 @@ export class MemberHealth {
 
   recordFailure(name: string): void {
     const nowMs = this.#now();
-    const record = this.#records.get(name);
-    if (record === undefined || nowMs - record.lastFailureMs >= FORGET_MS) {
-      this.#records.set(name, { failures: 1, lastFailureMs: nowMs });
-    } else {
-      record.failures += 1;
-      record.lastFailureMs = nowMs;
-    }
+    const known = this.#records.get(name);
+    const silence = known?.silence ?? new Silence();
+    silence.note(nowMs);
+    const isFresh = known !== undefined && nowMs - known.lastFailureMs < FORGET_MS;
+    const failures = isFresh ? known.failures + 1 : 1;
+    this.#records.set(name, { failures, lastFailureMs: nowMs, silence });
+  }
+
+  /** For how long it makes sense to ask a member again that gives no answer, milliseconds. */
+  patienceMs(name: string): number {
+    return (this.#records.get(name)?.silence ?? new Silence()).patienceMs(this.#now());
   }
 
   /** Forgets members that have left, so that their number stays that of the cluster. */

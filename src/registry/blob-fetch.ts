@@ -3,10 +3,11 @@ import type { LocatedHolder } from '../rpc/agent-client.ts';
 import type { Budgets } from './budgets.ts';
 import { BusyError } from './byte-budget.ts';
 import { hedge, type Hedged } from './hedge.ts';
+import { Patience } from './patience.ts';
 import { planFor } from './plan.ts';
 import type { PullRequest } from './pull-request.ts';
 import type { NextSource } from './relay.ts';
-import type { HolderLookup } from './sources/shared-searches.ts';
+import type { HolderLookup } from './sources/holder-search.ts';
 import type { Peers } from './sources/peers.ts';
 import type { Quarantine } from './sources/quarantine.ts';
 import { SourceError, type OpenOptions, type OpenedBody, type Wanted } from './sources/source.ts';
@@ -27,6 +28,8 @@ export class BlobFetch {
   readonly #digest: Digest;
   readonly #budgets: Budgets;
   readonly #peers: Peers;
+  /** With nodes that give no answer, until a first source has. */
+  readonly patience: Patience;
   readonly #excluded = new Set<string>();
   readonly #opened = new Map<string, LocatedHolder>();
   readonly #wrongUpstreams: Quarantine;
@@ -45,12 +48,14 @@ export class BlobFetch {
     this.#digest = options.digest;
     this.#budgets = options.budgets;
     this.#peers = dependencies.peers;
+    this.patience = new Patience({ budgetMs: options.budgets.outageAnswerMs }, request);
     this.#wrongUpstreams = dependencies.wrongUpstreams;
   }
 
   /** The search for holders, started when first needed. */
   get search(): HolderLookup {
-    this.#search ??= this.#peers.search({ digest: this.#digest }, this.#request.signal);
+    const { signal } = this.#request;
+    this.#search ??= this.#peers.search({ digest: this.#digest }, signal, this.patience);
     return this.#search;
   }
 
@@ -69,13 +74,19 @@ export class BlobFetch {
     if (isWrong) trace.passOver('wrong_bytes');
     else if (plan.first === 'peers' && upstream.isBlobOriginDown) trace.passOver('circuit_open');
     const { hedgeMs, peerHeadersMs } = this.#budgets;
+    const { patience } = this;
+    if (upstream.outage !== undefined) patience.grant();
     return hedge<UpstreamBlob, OpenedBody>({
       signal,
       first: isWrong ? 'peers' : plan.first,
       hedgeMs: isWrong ? peerHeadersMs : hedgeMs,
-      upstream: (stop, trouble) => this.#openUpstream(wanted, stop, trouble),
-      peers: async (stop) =>
-        plan.peers ? this.openPeer(wanted, { hashed, signal: stop }) : undefined,
+      upstream: (stop, trouble) =>
+        patience.follow((onTrouble) => this.#openUpstream(wanted, stop, onTrouble), trouble),
+      peers: async (stop, trouble) => {
+        if (!plan.peers) return undefined;
+        void patience.needed.then(trouble);
+        return this.openPeer(wanted, { hashed, signal: stop, isPatient: true });
+      },
       isFinal: ({ kind }) => kind !== 'missing',
       discardUpstream: discardBlob,
       discardPeers: (body) => body.cancel(),
@@ -205,11 +216,17 @@ export class BlobFetch {
    * The next node that gives the blob.
    *
    * @param options.hashed as in OpenOptions
+   * @param options.isPatient nodes that give no answer may be waited for; the upstream has to be
+   *   asked meanwhile
    * @returns undefined when no node is left
    */
   async openPeer(
     wanted: Wanted,
-    options: { readonly hashed: boolean; readonly signal: AbortSignal },
+    options: {
+      readonly hashed: boolean;
+      readonly signal: AbortSignal;
+      readonly isPatient?: boolean;
+    },
   ): Promise<OpenedBody | undefined> {
     const doubted: LocatedHolder[] = [];
     while (!options.signal.aborted) {
@@ -217,7 +234,7 @@ export class BlobFetch {
         (candidate) =>
           !this.#excluded.has(`node/${candidate.node}`) &&
           this.#peers.accepts(this.#digest, candidate),
-        { bestFirst: true },
+        { bestFirst: true, isPatient: options.isPatient === true && doubted.length === 0 },
       );
       // A node that is just hashing its copy again still is better than none.
       const isLastResort = holder === undefined;

@@ -54,12 +54,22 @@ export class BlobHead {
     const { fetch, missing } = context;
     const isDown = request.upstream.outage !== undefined;
     const plan = planFor(request.policy, { isDown });
+    const { patience } = fetch;
+    if (isDown) patience.grant();
     const result = await hedge<HeadOutcome, HeadOutcome>({
       signal: request.signal,
       first: plan.first,
       hedgeMs: this.#budgets.hedgeMs,
-      upstream: (signal, trouble) => this.#askUpstream(request, digest, signal, trouble),
-      peers: async (signal) => (plan.peers ? this.#askPeers(digest, fetch, signal) : undefined),
+      upstream: (signal, trouble) =>
+        patience.follow(
+          (onTrouble) => this.#askUpstream(request, digest, signal, onTrouble),
+          trouble,
+        ),
+      peers: async (signal, trouble) => {
+        if (!plan.peers) return undefined;
+        void patience.needed.then(trouble);
+        return this.#askPeers(digest, fetch, signal);
+      },
       isFinal: ({ kind }) => kind !== 'missing',
       discardUpstream: () => undefined,
       discardPeers: () => undefined,
@@ -130,7 +140,7 @@ export class BlobHead {
     if (sizeBytes > HELD_BLOB_BYTES) {
       return { kind: 'found', sizeBytes, source: `node/${holder.node}` };
     }
-    const body = await fetch.openPeer({ start: 0 }, { hashed: true, signal });
+    const body = await fetch.openPeer({ start: 0 }, { hashed: true, signal, isPatient: true });
     if (body === undefined) return undefined;
     const { stallMs } = this.#budgets;
     const options = { maxBytes: HELD_BLOB_BYTES, stallMs, budget: this.#budget };

@@ -30,7 +30,7 @@ import {
   type Missing,
 } from './unavailable.ts';
 import { UpstreamFailure } from './upstream/upstream-failure.ts';
-import { within } from './within.ts';
+import { within } from '../telemetry/within.ts';
 
 /** How often a body may change its source without a byte of progress. */
 const MAX_IDLE_SWITCHES = 4;

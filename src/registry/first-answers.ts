@@ -1,4 +1,4 @@
-import { within } from './within.ts';
+import { within } from '../telemetry/within.ts';
 import type { Upstreams } from './upstream/upstreams.ts';
 
 /** How long one look may hold up whoever asks, milliseconds; it goes on behind their back. */

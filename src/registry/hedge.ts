@@ -16,8 +16,11 @@ export interface HedgeOptions<U, P> {
   readonly hedgeMs: number;
   /** @param trouble to be called as soon as it is clear that help is needed */
   upstream(signal: AbortSignal, trouble: () => void): Promise<U>;
-  /** @returns undefined when no node can help */
-  peers(signal: AbortSignal): Promise<P | undefined>;
+  /**
+   * @param trouble as above
+   * @returns undefined when no node can help
+   */
+  peers(signal: AbortSignal, trouble: () => void): Promise<P | undefined>;
   /** Whether the upstream's answer settles the matter; "not found" does not. */
   isFinal(value: U): boolean;
   discardUpstream(value: U): void;
@@ -43,15 +46,14 @@ export async function hedge<U, P>(options: HedgeOptions<U, P>): Promise<Hedged<U
     if (side !== first) await second.promise;
   };
 
+  const trouble = (): void => second.resolve(undefined);
   const upstream = settle(async () => {
     await turn('upstream');
-    return options.upstream(AbortSignal.any([signal, upstreamStop.signal]), () =>
-      second.resolve(undefined),
-    );
+    return options.upstream(AbortSignal.any([signal, upstreamStop.signal]), trouble);
   });
   const peers = settle(async () => {
     await turn('peers');
-    return options.peers(AbortSignal.any([signal, peersStop.signal]));
+    return options.peers(AbortSignal.any([signal, peersStop.signal]), trouble);
   });
   const stopPeers = (): void => {
     peersStop.abort();

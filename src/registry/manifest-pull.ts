@@ -4,23 +4,21 @@ import type { ManifestReference } from '../oci/path.ts';
 import { tagName } from '../oci/reference.ts';
 import type { LocateSummary } from '../rpc/agent-client.ts';
 import { OBSERVED_AT_HEADER, SOURCE_HEADER, type Answer, type AnswerDecision } from './answer.ts';
-import { outcomeOf } from './blob-fetch.ts';
 import type { Budgets } from './budgets.ts';
 import { BusyError, type ByteBudget } from './byte-budget.ts';
 import { credentialsFingerprint } from './credentials.ts';
 import { hedge } from './hedge.ts';
 import type { KeepNotices } from './keep-notices.ts';
 import type { ManifestCache } from './manifest-cache.ts';
-import type { OfflineTag, OfflineTags } from './offline-tags.ts';
+import { ManifestQuestion } from './manifest-question.ts';
+import type { OfflineTags } from './offline-tags.ts';
+import { Patience } from './patience.ts';
 import type { FoundManifest, PeerManifests } from './peer-manifests.ts';
 import { planFor } from './plan.ts';
 import { allowsPeers, allowsStale } from '../policy/policy.ts';
-import { upstreamHeaders, type PullRequest, type PullUpstream } from './pull-request.ts';
-import { RecentTags, type RecentTag } from './recent-tags.ts';
-import { SingleFlight } from './single-flight.ts';
-import type { HolderLookup } from './sources/shared-searches.ts';
+import type { PullRequest } from './pull-request.ts';
+import type { HolderLookup } from './sources/holder-search.ts';
 import type { Peers } from './sources/peers.ts';
-import { SourceError } from './sources/source.ts';
 import type { TagRecorder } from './tag-recorder.ts';
 import {
   busyAnswer,
@@ -29,15 +27,8 @@ import {
   unavailableAnswer,
   type Missing,
 } from './unavailable.ts';
-import {
-  askForManifest,
-  type UpstreamManifest,
-  type UpstreamManifestAnswer,
-} from './upstream/manifest-request.ts';
+import type { UpstreamManifest, UpstreamManifestAnswer } from './upstream/manifest-request.ts';
 import { UpstreamFailure } from './upstream/upstream-failure.ts';
-
-/** How long the upstream is not asked yet while others come who want the same, milliseconds. */
-const MAX_BOARDING_MS = 50;
 
 export interface ManifestPullOptions {
   readonly budgets: Budgets;
@@ -55,10 +46,7 @@ export class ManifestPull {
   readonly #offlineTags: OfflineTags;
   readonly #recorder: TagRecorder;
   readonly #notices: Pick<KeepNotices, 'manifestPassed'> | undefined;
-  readonly #budget: Pick<ByteBudget, 'open'>;
-  /** By upstream: one that was configured anew must not be waited for behind its predecessor. */
-  readonly #flights = new WeakMap<PullUpstream, SingleFlight<UpstreamManifestAnswer>>();
-  readonly #recentTags = new RecentTags();
+  readonly #questions: ManifestQuestion;
   readonly #salt = randomBytes(16);
 
   constructor(
@@ -81,7 +69,8 @@ export class ManifestPull {
     this.#offlineTags = dependencies.offlineTags;
     this.#recorder = dependencies.recorder;
     this.#notices = dependencies.notices;
-    this.#budget = dependencies.budget;
+    const { budgets, maxBytes } = options;
+    this.#questions = new ManifestQuestion({ stallMs: budgets.stallMs, maxBytes }, dependencies);
   }
 
   /** The answer to GET or HEAD of a manifest. Never throws for a source's failure. */
@@ -111,21 +100,30 @@ export class ManifestPull {
       return this.#found(request, { manifest: known, source: 'memory' });
     }
     let summary: LocateSummary | undefined;
-    const plan = planFor(request.policy, { isDown: upstream.outage !== undefined });
+    const isDown = upstream.outage !== undefined;
+    const plan = planFor(request.policy, { isDown });
+    const patience = this.#patience(request);
+    if (isDown) patience.grant();
     const result = await hedge<UpstreamManifestAnswer, FoundManifest>({
       signal,
       first: plan.first,
       hedgeMs: this.#options.budgets.hedgeMs,
-      upstream: (stop, onTrouble) => this.#ask(request, { digest }, stop, onTrouble),
-      peers: async (stop) =>
-        plan.peers
-          ? this.#peerManifests.fetch(digest, {
-              signal: stop,
-              trace,
-              lease: request.lease,
-              onSummary: (value) => (summary = value),
-            })
-          : undefined,
+      upstream: (stop, trouble) =>
+        patience.follow(
+          (onTrouble) => this.#questions.ask({ ...request, signal: stop }, { digest }, onTrouble),
+          trouble,
+        ),
+      peers: async (stop, trouble) => {
+        if (!plan.peers) return undefined;
+        void patience.needed.then(trouble);
+        return this.#peerManifests.fetch(digest, {
+          signal: stop,
+          trace,
+          patience,
+          lease: request.lease,
+          onSummary: (value) => (summary = value),
+        });
+      },
       isFinal: ({ kind }) => kind !== 'missing',
       discardUpstream: () => undefined,
       discardPeers: () => undefined,
@@ -145,29 +143,49 @@ export class ManifestPull {
   async #byTag(request: PullRequest, tag: string, missing: Missing): Promise<Answer> {
     const { policy, upstream, signal } = request;
     const name = tagName(upstream.name, request.repository, tag);
+    const patience = this.#patience(request);
     let search: HolderLookup | undefined;
-    const startSearch = (): HolderLookup => (search ??= this.#peers.search({ name }, signal));
+    const startSearch = (): HolderLookup =>
+      (search ??= this.#peers.search({ name }, signal, patience));
     // Looked up ahead of the verdict, so that a silent upstream costs its proof and no more.
     const { hedgeMs } = this.#options.budgets;
     const timer = allowsPeers(policy) ? setTimeout(startSearch, hedgeMs) : undefined;
     let offline: OfflineOutcome | undefined;
+    const lookOffline = async (stop = signal): Promise<OfflineOutcome> =>
+      (offline = await this.#offline(
+        { ...request, signal: stop },
+        { name, patience, search: startSearch },
+      ));
+    const ask = async (
+      stop: AbortSignal,
+      trouble: () => void,
+    ): Promise<{ readonly said: UpstreamManifestAnswer }> => {
+      const asked = { ...request, signal: stop };
+      return {
+        said: await patience.follow(
+          (first) => this.#questions.askForTag(asked, tag, first),
+          trouble,
+        ),
+      };
+    };
     try {
       const { outage } = upstream;
-      if (outage !== undefined && allowsStale(policy, outage.cause.kind)) {
-        offline = await this.#offline(request, name, startSearch);
-        if ('answer' in offline) return offline.answer;
-      }
-      const answer = await this.#askForTag(request, tag, startSearch);
-      if (answer.kind === 'manifest') {
-        await this.#recorder.observe(name, answer);
+      const isOffline = outage !== undefined && allowsStale(policy, outage.cause.kind);
+      const first = isOffline
+        ? await this.#nodesFirst(signal, patience, { ask, lookOffline })
+        : await ask(signal, startSearch);
+      if ('answer' in first) return first.answer;
+      const { said } = first;
+      if (said.kind === 'manifest') {
+        await this.#recorder.observe(name, said);
         // The upstream says what the tag names, but cannot give it: anybody may.
-        const isBroken = request.method === 'GET' && answer.bytes === undefined;
-        if (isBroken) return await this.#byDigest(request, answer.digest, missing);
-      } else if (answer.kind === 'missing' && allowsStale(policy, 'gone')) {
-        offline = await this.#offline(request, name, startSearch);
-        if ('answer' in offline) return offline.answer;
+        const isBroken = request.method === 'GET' && said.bytes === undefined;
+        if (isBroken) return await this.#byDigest(request, said.digest, missing);
+      } else if (said.kind === 'missing' && allowsStale(policy, 'gone')) {
+        const found = await lookOffline();
+        if ('answer' in found) return found.answer;
       }
-      return await this.#upstreamAnswer(request, answer, missing);
+      return await this.#upstreamAnswer(request, said, missing);
     } catch (error) {
       if (error instanceof BusyError) throw error;
       const failure = UpstreamFailure.from(error, upstream.name);
@@ -175,10 +193,10 @@ export class ManifestPull {
       if (!isProven || !allowsStale(policy, failure.kind)) {
         return unavailableAnswer(missing, failure, undefined);
       }
-      offline ??= await this.#offline(request, name, startSearch);
-      if ('answer' in offline) return offline.answer;
+      const found = offline ?? (await lookOffline());
+      if ('answer' in found) return found.answer;
       return unavailableAnswer(
-        { ...missing, what: `${missing.what} (${offline.reason})` },
+        { ...missing, what: `${missing.what} (${found.reason})` },
         failure,
         startSearch().summary,
       );
@@ -188,92 +206,65 @@ export class ManifestPull {
     }
   }
 
-  async #askForTag(
-    request: PullRequest,
-    tag: string,
-    onTrouble: () => void,
-  ): Promise<UpstreamManifestAnswer> {
-    const { signal } = request;
-    try {
-      return await this.#ask(request, { tag }, signal, onTrouble);
-    } catch (error) {
-      if (!(error instanceof SourceError) || request.method === 'HEAD') throw error;
-      return this.#ask({ ...request, method: 'HEAD' }, { tag }, signal, onTrouble);
-    }
+  /** In an outage nodes are asked; the upstream only if those that can be asked do not know. */
+  async #nodesFirst(
+    signal: AbortSignal,
+    patience: Patience,
+    sides: {
+      readonly ask: (
+        stop: AbortSignal,
+        trouble: () => void,
+      ) => Promise<{ readonly said: UpstreamManifestAnswer }>;
+      readonly lookOffline: (stop: AbortSignal) => Promise<OfflineOutcome>;
+    },
+  ): Promise<{ readonly said: UpstreamManifestAnswer } | { readonly answer: Answer }> {
+    patience.grant();
+    const result = await hedge({
+      signal,
+      first: 'peers',
+      hedgeMs: this.#options.budgets.outageAnswerMs,
+      upstream: sides.ask,
+      peers: async (stop, trouble) => {
+        void patience.needed.then(trouble);
+        const found = await sides.lookOffline(stop);
+        return 'answer' in found ? found : undefined;
+      },
+      isFinal: () => true,
+      discardUpstream: () => undefined,
+      discardPeers: () => undefined,
+    });
+    if (result.from !== 'nobody') return result.value;
+    if ('value' in result.upstream) return result.upstream.value;
+    throw result.upstream.error;
   }
 
   async #offline(
     request: PullRequest,
-    name: string,
-    search: () => HolderLookup,
+    asked: {
+      readonly name: string;
+      readonly patience: Patience;
+      readonly search: () => HolderLookup;
+    },
   ): Promise<OfflineOutcome> {
     const { lease, platform, policy, signal, trace, upstream } = request;
-    const { outage } = upstream;
-    // A bound on the age of what may be used is kept to the millisecond.
-    const isRecentEnough = outage !== undefined && policy.staleMaxAgeMs === 0;
-    const recent = isRecentEnough ? this.#recentTags.get(name, outage) : undefined;
-    let tag = recent === undefined ? undefined : await this.#again(request, recent);
-    if (tag === undefined) {
-      const found = await this.#offlineTags.resolve(search(), {
-        signal,
-        trace,
-        lease,
-        hasAnswered: upstream.hasAnswered,
-        maxAgeMs: policy.staleMaxAgeMs,
-        ...(platform === undefined ? {} : { platform }),
-      });
-      if ('reason' in found) return found;
-      if (outage !== undefined) this.#recentTags.put(name, outage, found);
-      tag = found;
-    }
-    const answer = this.#found(request, tag, tag.observedAtMs);
+    const found = await this.#offlineTags.resolve(asked.name, {
+      signal,
+      trace,
+      lease,
+      patience: asked.patience,
+      search: asked.search,
+      outage: upstream.outage,
+      hasAnswered: upstream.hasAnswered,
+      maxAgeMs: policy.staleMaxAgeMs,
+      ...(platform === undefined ? {} : { platform }),
+    });
+    if ('reason' in found) return found;
+    const answer = this.#found(request, found, found.observedAtMs);
     return { answer: { ...answer, decision: 'offline_tag' } };
   }
 
-  /** What a tag was found to name a moment ago, if it can still be had. */
-  async #again(request: PullRequest, recent: RecentTag): Promise<OfflineTag | undefined> {
-    const { lease, signal, trace } = request;
-    const { digest, mediaType } = recent.manifest;
-    const found = await this.#peerManifests.fetch(digest, { lease, signal, trace, mediaType });
-    return found && { ...found, observedAtMs: recent.observedAtMs };
-  }
-
-  async #ask(
-    request: PullRequest,
-    reference: ManifestReference,
-    signal: AbortSignal,
-    onTrouble: () => void,
-  ): Promise<UpstreamManifestAnswer> {
-    const { method, upstream, repository, accept, trace } = request;
-    const headers = upstreamHeaders(request);
-    const { budgets, maxBytes } = this.#options;
-    const flights =
-      this.#flights.get(upstream) ?? new SingleFlight({ maxBoardingMs: MAX_BOARDING_MS });
-    this.#flights.set(upstream, flights);
-    const key = JSON.stringify([
-      method,
-      repository,
-      reference,
-      accept,
-      this.#consent(request).credentials,
-    ]);
-    const note = trace.begin('upstream');
-    // Whoever joins later learns of the trouble by its own timer.
-    const work = (shared: AbortSignal): Promise<UpstreamManifestAnswer> =>
-      askForManifest(
-        upstream,
-        { method, repository, reference, headers },
-        { maxBytes, stallMs: budgets.stallMs, budget: this.#budget, signal: shared, onTrouble },
-      );
-    try {
-      const answer = await flights.run(key, signal, work);
-      if ('bytes' in answer) request.lease.hold(answer.bytes);
-      note(answer.kind === 'manifest' ? 'ok' : answer.kind);
-      return answer;
-    } catch (error) {
-      note(signal.aborted ? 'overtaken' : outcomeOf(error));
-      throw error;
-    }
+  #patience(request: PullRequest): Patience {
+    return new Patience({ budgetMs: this.#options.budgets.outageAnswerMs }, request);
   }
 
   async #upstreamAnswer(

@@ -4,6 +4,7 @@ import type { LocateSummary } from '../rpc/agent-client.ts';
 import { outcomeOf } from './blob-fetch.ts';
 import { BusyError, type ByteBudget, type ByteLease } from './byte-budget.ts';
 import type { CachedManifest, ManifestCache } from './manifest-cache.ts';
+import type { Patience } from './patience.ts';
 import { readWhole } from './read-whole.ts';
 import type { Peers } from './sources/peers.ts';
 import { SourceError, type OpenedBody } from './sources/source.ts';
@@ -49,6 +50,8 @@ export class PeerManifests {
       readonly signal: AbortSignal;
       readonly trace: Trace;
       readonly lease: Pick<ByteLease, 'hold'>;
+      /** With nodes that give no answer; none unless told. */
+      readonly patience?: Patience | undefined;
       readonly mediaType?: string;
       readonly onSummary?: (summary: LocateSummary | undefined) => void;
     },
@@ -58,7 +61,7 @@ export class PeerManifests {
       options.lease.hold(known.bytes);
       return { manifest: known, source: 'memory' };
     }
-    const search = this.#peers.search({ digest }, options.signal);
+    const search = this.#peers.search({ digest }, options.signal, options.patience);
     const tried = new Set<string>();
     try {
       for (;;) {

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import type { OfflineTag } from './offline-tags.ts';
+import type { CachedManifest } from './manifest-cache.ts';
 import type { Outage } from './upstream/upstream-health.ts';
 
 /** How long it is taken for true that nodes can give a tag, milliseconds. */
@@ -7,8 +7,10 @@ const FRESH_MS = 1000;
 const MAX_REMEMBERED = 1000;
 
 /** What a tag was found to name; the manifest itself is kept elsewhere, within a bound of bytes. */
-export interface RecentTag extends Pick<OfflineTag, 'observedAtMs'> {
-  readonly manifest: Pick<OfflineTag['manifest'], 'digest' | 'mediaType'>;
+export interface RecentTag {
+  readonly manifest: Pick<CachedManifest, 'digest' | 'mediaType'>;
+  /** When the upstream confirmed it; undefined where only a store's record says so. */
+  readonly observedAtMs: number | undefined;
 }
 
 interface Entry extends RecentTag {

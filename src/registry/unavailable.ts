@@ -36,10 +36,11 @@ export function unavailableAnswer(
     );
   }
   const message = `Cannot fetch ${missing.what}: ${failure.message}; ${nodesSaid(summary)}`;
+  const detail = summary && { asked: summary.asked, failed: summary.failed };
   const limited = failure.kind === 'rate_limited';
   return errorAnswer(
     503,
-    { code: limited ? 'TOOMANYREQUESTS' : 'UNAVAILABLE', message, detail: { ...summary } },
+    { code: limited ? 'TOOMANYREQUESTS' : 'UNAVAILABLE', message, detail: detail ?? {} },
     {
       decision: limited ? 'rate_limited' : 'unavailable',
       ...(failure.retryAfter === undefined

@@ -25,7 +25,6 @@ import {
   InventoryRequestSchema,
   KeepRequestSchema,
   ListRequestSchema,
-  LocateRequestSchema,
   ObserveRequestSchema,
   ReachRequestSchema,
   ReadRequestSchema,
@@ -33,7 +32,6 @@ import {
   ResolveRequestSchema,
   StatRequestSchema,
   WatchRequestSchema,
-  type Holder,
   type InventoryResponse,
   type ListResponse,
   type LocateResponse,
@@ -44,7 +42,17 @@ import { proofToMessage, type ProofSummary } from './proof-summary.ts';
 import { roleName } from './identity.ts';
 import { readInventory } from './inventory-messages.ts';
 import type { NodeInventory } from './inventory.ts';
+import {
+  locateFromMessage,
+  locateToMessage,
+  type LocateEvent,
+  type LocateKey,
+  type SecondLook,
+} from './locate-messages.ts';
 import type { ReadFrame } from './read-frame.ts';
+import { Readiness } from './readiness.ts';
+
+export type { LocatedHolder, LocateKey, LocateSummary } from './locate-messages.ts';
 
 /** What every call needs to end in time. */
 export interface CallLimits {
@@ -59,36 +67,12 @@ export interface PeerBlob {
   readonly busy: boolean;
 }
 
-/** A node that has what was looked for. */
-export interface LocatedHolder {
-  readonly node: string;
-  /** "host:port" of its agent; empty for the node's own. */
-  readonly address: string;
-  readonly sizeBytes: number;
-  readonly verified: boolean;
-  readonly busy: boolean;
-  readonly tags: readonly TagStatement[];
-  /** The registry that was asked for has once answered that node. */
-  readonly registrySeen: boolean;
-  /** In another failure zone than this node, where both zones are known. */
-  readonly far: boolean;
-}
-
 /** What a node knows of a name. */
 export interface NameKnowledge {
   readonly tags: readonly TagStatement[];
   /** The name's registry has once answered that node. */
   readonly registrySeen: boolean;
 }
-
-/** How many nodes were asked for a key, and how many of them gave no answer in time. */
-export interface LocateSummary {
-  readonly asked: number;
-  readonly failed: number;
-}
-
-/** What can be looked up: a digest, or "registry/repository:tag". */
-export type LocateKey = { readonly digest: Digest } | { readonly name: string };
 
 /** Frames of a Read in flight: pulled one at a time, so that a slow reader slows the sender. */
 export interface ReadStream extends AsyncIterable<ReadFrame> {
@@ -114,6 +98,7 @@ export interface AgentClientOptions {
 export class AgentClient {
   readonly #client: Client;
   readonly #name: string;
+  readonly #readiness: Readiness;
 
   constructor(options: AgentClientOptions, dependencies: { credentials: ChannelCredentials }) {
     this.#name = options.name;
@@ -134,6 +119,21 @@ export class AgentClient {
       'grpc.keepalive_time_ms': 10_000,
       'grpc.keepalive_timeout_ms': 5_000,
     });
+    this.#readiness = new Readiness(this.#client);
+  }
+
+  /** Whether a call would fail at once, since the last try to connect has failed. */
+  get isFailing(): boolean {
+    return this.#readiness.isFailing;
+  }
+
+  /**
+   * Connects, if need be.
+   *
+   * @returns whether there is a connection: as soon as there is one, or after a moment
+   */
+  async connect(): Promise<boolean> {
+    return this.#readiness.wait();
   }
 
   /**
@@ -272,19 +272,14 @@ export class AgentClient {
    */
   async *locate(
     key: LocateKey,
-    limits: CallLimits,
-  ): AsyncGenerator<{ holder: LocatedHolder } | { summary: LocateSummary }> {
+    limits: CallLimits & { readonly again?: SecondLook | undefined },
+  ): AsyncGenerator<LocateEvent> {
     const what = 'digest' in key ? key.digest : key.name;
     const call = this.#client.makeServerStreamRequest(
       localMethods.locate.path,
       localMethods.locate.requestSerialize,
       localMethods.locate.responseDeserialize,
-      create(LocateRequestSchema, {
-        key:
-          'digest' in key
-            ? { case: 'digest', value: key.digest }
-            : { case: 'name', value: key.name },
-      }),
+      locateToMessage(key, limits.again),
       callOptions(limits),
     );
     const stream = new CancellableStream<LocateResponse>(
@@ -292,11 +287,9 @@ export class AgentClient {
       `Cannot locate ${what} through ${this.#name}`,
       limits.signal,
     );
-    for await (const { event } of stream) {
-      if (event.case === 'holder') yield { holder: holderFromMessage(event.value) };
-      else if (event.case === 'summary') {
-        yield { summary: { asked: event.value.asked, failed: event.value.failed } };
-      }
+    for await (const message of stream) {
+      const event = locateFromMessage(message);
+      if (event !== undefined) yield event;
     }
   }
 
@@ -434,19 +427,6 @@ export class AgentClient {
       throw AgentError.from(error, action);
     });
   }
-}
-
-function holderFromMessage(holder: Holder): LocatedHolder {
-  return {
-    node: holder.node,
-    address: holder.address,
-    sizeBytes: safeNumber(holder.sizeBytes),
-    verified: holder.verified,
-    busy: holder.busy,
-    tags: holder.tags.map(tagFromMessage).filter((tag) => tag !== undefined),
-    registrySeen: holder.registrySeen,
-    far: holder.far,
-  };
 }
 
 /**

@@ -214,6 +214,7 @@ export class AgentScene implements AsyncDisposable {
           const held = await content.stat(key.digest, limits);
           return held && { ...held, busy: false, tags: [], registrySeen: false };
         },
+        connect: async () => true,
         log,
       },
     );

@@ -55,16 +55,8 @@ describe('a cold start with everything down', () => {
     for (const [index, node] of cluster.nodes.entries()) {
       const owner = cluster.nodes[(index + 1) % names.length] as PodNode;
       const wanted = reference(owner.name);
-      // Again after a failure, as kubelet does: who has just tried to reach a node that was not up
-      // yet waits a moment before the next try.
-      await waitFor(
-        () =>
-          node.containerd.pull(wanted).then(
-            () => true,
-            () => false,
-          ),
-        { what: `${wanted} on ${node.name}`, timeoutMs: 30_000 },
-      );
+      // Once: nodes that are not up yet, or were tried a moment ago when they were not, are waited for.
+      await node.containerd.pull(wanted);
       const blobs = node.requests().filter(({ url }) => url.includes('/blobs/'));
       expect(blobs.length).toBeGreaterThan(0);
       for (const { source } of blobs) expect(source).toMatch(/^node\//);

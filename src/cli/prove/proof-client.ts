@@ -2,7 +2,7 @@ import { Agent, request, type IncomingHttpHeaders, type IncomingMessage } from '
 import type { Platform } from '../../oci/descriptor.ts';
 import { parseErrorBody } from '../../oci/error-body.ts';
 import { MANIFEST_ACCEPT } from '../../oci/media-type.ts';
-import { within } from '../../registry/within.ts';
+import { within } from '../../telemetry/within.ts';
 
 /** The most that is read of an error's body, bytes. */
 const MAX_ERROR_BYTES = 64 * 1024;

@@ -2,12 +2,16 @@ import { AgentError } from '../../rpc/agent-error.ts';
 import type { AgentClient, LocatedHolder, LocateKey, ReadStream } from '../../rpc/agent-client.ts';
 import type { AgentPool } from '../../rpc/agent-pool.ts';
 import type { ReadFrame } from '../../rpc/read-frame.ts';
+import type { SecondLook } from '../../rpc/locate-messages.ts';
+import { Silence } from '../../rpc/silence.ts';
 import type { Digest } from '../../oci/digest.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { Budgets } from '../budgets.ts';
-import { HolderSearch } from './holder-search.ts';
+import type { Patience } from '../patience.ts';
+import { HolderSearch, type HolderLookup } from './holder-search.ts';
+import { PatientLookup } from './patient-lookup.ts';
 import type { PeerLoad } from './peer-load.ts';
-import { SharedSearches, type HolderLookup } from './shared-searches.ts';
+import { SharedSearches } from './shared-searches.ts';
 import type { Quarantine } from './quarantine.ts';
 import {
   SourceError,
@@ -34,6 +38,7 @@ export class Peers {
   readonly #load: PeerLoad;
   readonly #log: Logger;
   readonly #searches: SharedSearches;
+  readonly #ownSilence = new Silence();
 
   constructor(
     options: {
@@ -58,18 +63,30 @@ export class Peers {
     this.#load = dependencies.load;
     this.#log = dependencies.log;
     this.#searches = new SharedSearches({
-      start: (key, signal) =>
+      start: (key, signal, again) =>
         new HolderSearch(
           key,
-          { timeoutMs: this.#budgets.locateMs, signal },
-          { agent: this.#agent, cost: (holder) => this.#cost(holder), log: this.#log },
+          { signal, ...(again === undefined ? { timeoutMs: this.#budgets.locateMs } : { again }) },
+          {
+            agent: this.#agent,
+            ownSilence: this.#ownSilence,
+            cost: (holder) => this.#cost(holder),
+            log: this.#log,
+          },
         ),
     });
   }
 
-  /** Looks for holders of a key, together with all that look for it at this moment. */
-  search(key: LocateKey, signal: AbortSignal): HolderLookup {
-    return this.#searches.join(key, signal);
+  /**
+   * Looks for holders of a key, together with all that look for it at this moment.
+   *
+   * @param patience with nodes that give no answer; none unless told
+   */
+  search(key: LocateKey, signal: AbortSignal, patience?: Patience): HolderLookup {
+    const first = this.#searches.join(key, signal);
+    if (patience === undefined) return first;
+    const second = { join: (again: SecondLook) => this.#searches.join(key, signal, again) };
+    return new PatientLookup({ signal }, { first, second, patience });
   }
 
   /** A node has failed to give what it had promised, or gave it too slowly. */
@@ -135,6 +152,8 @@ export class Peers {
     request: { digest: Digest; wanted: Wanted } & OpenOptions,
   ): Promise<OpenedBody> {
     const { digest, hashed, isLastResort, signal, wanted } = request;
+    // It has just told the agent that it has the blob: the last try to connect from here is older.
+    if (client.isFailing) await client.connect();
     const vouches =
       hashed ||
       (isLastResort !== true && (holder.verified || (await this.#isSound(client, digest, signal))));

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import { within } from '../within.ts';
+import { within } from '../../telemetry/within.ts';
 import { headerOf } from './upstream-answer.ts';
 import type { UpstreamResponse } from './upstream-client.ts';
 import { UpstreamFailure } from './upstream-failure.ts';

@@ -12,10 +12,14 @@ import type {
   LocatedHolder,
   LocateSummary,
   ReadStream,
+  CallLimits,
 } from '../../../src/rpc/agent-client.ts';
 import { AgentError } from '../../../src/rpc/agent-error.ts';
 import type { TagStatement } from '../../../src/rpc/agent-protocol.ts';
+import type { SecondLook } from '../../../src/rpc/locate-messages.ts';
 import type { ReadFrame } from '../../../src/rpc/read-frame.ts';
+
+type LocateLimits = CallLimits & { readonly again?: SecondLook };
 
 /** What one node of a test holds: bytes, and how it behaves when it is read. */
 export interface FakeHolding {
@@ -32,6 +36,8 @@ export interface FakeHolding {
   /** Sends no more than this, then breaks. */
   readonly breaksAfter?: number;
   readonly silent?: boolean;
+  /** What it knows of any name. */
+  readonly tags?: readonly TagStatement[];
 }
 
 /** The own agent and all others in one: answers for every node of a test. */
@@ -46,6 +52,13 @@ export class FakeAgent {
   readonly lookups: LocateKey[] = [];
   /** A node is named only for the digest of its own bytes; else every node for any digest. */
   isExact = false;
+  /** Other nodes answer that they have nothing. */
+  hasNothing = false;
+  /** Nodes that give no answer, until they are taken out by {@link comeBack}. */
+  readonly away = new Set<string>();
+  /** The second looks among the lookups. */
+  readonly secondLooks: SecondLook[] = [];
+  readonly #comers = new Set<() => void>();
   readonly #holdings: readonly FakeHolding[];
   readonly #hashed = new Map<string, 'right' | 'wrong'>();
 
@@ -56,9 +69,11 @@ export class FakeAgent {
   /** The own agent, as the registry sees it. */
   get client(): AgentClient {
     return {
-      locate: (key: LocateKey) => {
+      connect: async () => true,
+      locate: (key: LocateKey, limits: LocateLimits) => {
         this.lookups.push(key);
-        return this.#locate(key);
+        if (limits.again !== undefined) this.secondLooks.push(limits.again);
+        return this.#locate(key, limits);
       },
       abortIngest: async (digest: Digest) => {
         this.abortedIngests.push(digest);
@@ -75,23 +90,63 @@ export class FakeAgent {
     return { client: (_, name) => this.#peer(name) };
   }
 
+  /** From now on the node answers. */
+  comeBack(node: string): void {
+    this.away.delete(node);
+    for (const wake of this.#comers) wake();
+  }
+
   async *#locate(
     key: LocateKey,
+    { again, signal }: LocateLimits,
   ): AsyncGenerator<{ holder: LocatedHolder } | { summary: LocateSummary }> {
-    if ('name' in key) {
+    const isAsked = (node: string): boolean =>
+      again === undefined || again.nodes.length === 0 || again.nodes.includes(node);
+    if ('name' in key && isAsked('me')) {
       const { tags, registrySeen } = this;
       const state = { sizeBytes: 0, verified: false, busy: false, tags, registrySeen, far: false };
       yield { holder: { node: 'me', address: '', ...state } };
-    } else {
-      for (const { node, bytes, verified = true, far = false, claimedSizeBytes } of this
-        .#holdings) {
-        if (this.isExact && digestOf(bytes) !== key.digest) continue;
-        const sizeBytes = claimedSizeBytes ?? bytes.length;
-        const state = { sizeBytes, verified, busy: false, tags: [], registrySeen: true, far };
-        yield { holder: { node, address: `${node}:1`, ...state } };
-      }
     }
-    yield { summary: { asked: this.#holdings.length + 1, failed: 0 } };
+    const asked = this.#holdings.filter(({ node }) => isAsked(node));
+    const silent: string[] = [];
+    const waits = new Map(
+      asked.map((holding) => [
+        holding,
+        this.#untilBack(holding.node, again?.waitMs ?? 0, signal).then(() => holding),
+      ]),
+    );
+    while (waits.size > 0) {
+      const holding = await Promise.race(waits.values());
+      waits.delete(holding);
+      if (this.away.has(holding.node)) silent.push(holding.node);
+      else yield* this.#answers(holding, key);
+    }
+    const count = asked.length + (isAsked('me') ? 1 : 0);
+    yield { summary: { asked: count, failed: silent.length, silent } };
+  }
+
+  *#answers(holding: FakeHolding, key: LocateKey): Generator<{ holder: LocatedHolder }> {
+    const { node, bytes, verified = true, far = false, claimedSizeBytes, tags = [] } = holding;
+    const isOf = 'name' in key ? tags.length > 0 : !this.isExact || digestOf(bytes) === key.digest;
+    if (!isOf || this.hasNothing) return;
+    const sizeBytes = claimedSizeBytes ?? bytes.length;
+    const state = { sizeBytes, verified, busy: false, registrySeen: true, far };
+    yield { holder: { node, address: `${node}:1`, ...state, tags: 'name' in key ? tags : [] } };
+  }
+
+  async #untilBack(node: string, waitMs: number, signal?: AbortSignal): Promise<void> {
+    if (!this.away.has(node) || waitMs === 0) return;
+    const { promise, resolve } = Promise.withResolvers<undefined>();
+    const end = (): void => resolve(undefined);
+    const look = (): void => {
+      if (!this.away.has(node)) end();
+    };
+    const timer = setTimeout(end, waitMs);
+    this.#comers.add(look);
+    signal?.addEventListener('abort', end, { once: true });
+    await promise;
+    clearTimeout(timer);
+    this.#comers.delete(look);
   }
 
   #peer(node: string): AgentClient {

@@ -11,6 +11,7 @@ import { Peers } from '../../../src/registry/sources/peers.ts';
 import { Quarantine } from '../../../src/registry/sources/quarantine.ts';
 import { TagRecorder } from '../../../src/registry/tag-recorder.ts';
 import { UpstreamFailure } from '../../../src/registry/upstream/upstream-failure.ts';
+import type { TagStatement } from '../../../src/rpc/agent-protocol.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
 import { FakeAgent, FakeUpstream, plentyOfBytes } from './fake-sources.ts';
 import { responseOf } from './upstream/fake-response.ts';
@@ -84,8 +85,19 @@ export const giving = (content: Buffer): FakeUpstream =>
 
 export const everything = [index, bytes, config];
 
-export function scene(contents: readonly Buffer[] = [], budget = plentyOfBytes()) {
-  const agent = new FakeAgent(contents.map((content, n) => ({ node: `n${n}`, bytes: content })));
+/** @param tagsOf what nodes know of any name, by node */
+export function scene(
+  contents: readonly Buffer[] = [],
+  budget = plentyOfBytes(),
+  tagsOf: Readonly<Record<string, readonly TagStatement[]>> = {},
+) {
+  const agent = new FakeAgent(
+    contents.map((content, n) => ({
+      node: `n${n}`,
+      bytes: content,
+      tags: tagsOf[`n${n}`] ?? [],
+    })),
+  );
   agent.isExact = true;
   /** What has gone to containerd. */
   const passed: string[] = [];

@@ -24,6 +24,7 @@ function search(
     { timeoutMs: 5000, signal: stop.signal },
     {
       agent: {
+        connect: async () => true,
         async *locate(_, { signal }) {
           let now = 0;
           for (const [atMs, found] of answers) {

@@ -18,16 +18,18 @@ const holder: LocatedHolder = {
 
 /** Searches whose answer comes when the test lets it; `aborted` counts those that were ended. */
 function scene() {
-  const state = { asked: 0, aborted: 0 };
+  const state = { asked: 0, aborted: 0, nowMs: 0 };
   const answer = Promise.withResolvers<undefined>();
   const searches = new SharedSearches({
-    start: (wanted, signal) =>
+    now: () => state.nowMs,
+    start: (wanted, signal, again) =>
       new HolderSearch(
         wanted,
-        { timeoutMs: 60_000, signal },
+        again === undefined ? { timeoutMs: 60_000, signal } : { again, signal },
         {
           log: silentLogger,
           agent: {
+            connect: async () => true,
             async *locate(_key, limits) {
               state.asked += 1;
               limits.signal?.addEventListener('abort', () => {
@@ -84,5 +86,39 @@ describe('SharedSearches', () => {
     answer();
     await Promise.all(lookups.map((lookup) => lookup.all()));
     expect(state.asked).toBe(2);
+  });
+
+  test('share a second look among all who want the same nodes asked', async () => {
+    const { searches, state, answer } = scene();
+    const again = { nodes: ['b', 'a'], waitMs: 60_000 };
+    const lookups = Array.from({ length: 500 }, () => searches.join(key, forever, again));
+    lookups.push(searches.join(key, forever, { ...again, nodes: ['a', 'b'] }));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(state.asked).toBe(1);
+    const others = [
+      searches.join(key, forever, { ...again, nodes: ['c'] }),
+      searches.join(key, forever),
+    ];
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(state.asked).toBe(3);
+    answer();
+    const found = await Promise.all([...lookups, ...others].map((one) => one.next(() => true)));
+    expect(new Set(found)).toEqual(new Set([holder]));
+  });
+
+  test('begin another second look for whoever has much more time than the one under way', async () => {
+    const { searches, state, answer } = scene();
+    const again = { nodes: ['a'], waitMs: 60_000 };
+    searches.join(key, forever, again);
+    state.nowMs += 400;
+    searches.join(key, forever, again);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(state.asked).toBe(1);
+    state.nowMs += 400;
+    const last = searches.join(key, forever, again);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(state.asked).toBe(2);
+    answer();
+    await last.all();
   });
 });

@@ -23,3 +23,13 @@ export async function within<T>(
     signal?.removeEventListener('abort', end);
   }
 }
+
+/**
+ * Lets time pass.
+ *
+ * @param durationMs milliseconds; none or less: does not wait
+ * @param signal ends the wait, too
+ */
+export async function pause(durationMs: number, signal: AbortSignal): Promise<void> {
+  if (durationMs > 0) await within(durationMs, new Promise(() => undefined), signal);
+}
