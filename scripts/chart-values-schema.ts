@@ -47,12 +47,17 @@ const quantity: JsonSchema = {
 };
 const quantityMap: JsonSchema = { type: 'object', additionalProperties: quantity };
 const resources = object({ requests: quantityMap, limits: quantityMap, claims: passedList });
-const probe = object({
+const probeTimes = {
   initialDelaySeconds: count,
   periodSeconds: { ...count, minimum: 1 },
   timeoutSeconds: { ...count, minimum: 1 },
   successThreshold: { ...count, minimum: 1 },
   failureThreshold: { ...count, minimum: 1 },
+};
+const probe = object(probeTimes);
+const livenessProbe = object({
+  ...probeTimes,
+  terminationGracePeriodSeconds: { ...count, minimum: 1 },
 });
 const countOrPercent: JsonSchema = { type: ['integer', 'string'], pattern: '^[0-9]+%$' };
 
@@ -182,7 +187,7 @@ function properties(alerts: readonly string[]): Record<string, JsonSchema> {
     extraVolumes: passedList,
     extraInitContainers: passedList,
     extraContainers: passedList,
-    livenessProbe: probe,
+    livenessProbe,
     readinessProbe: probe,
     startupProbe: probe,
     metrics: object({ listen: choice('auto', 'loopback', 'node') }),

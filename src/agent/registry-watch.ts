@@ -1,6 +1,6 @@
-import { stat } from 'node:fs/promises';
 import type { Logger } from '../telemetry/logger.ts';
 import { processStart } from '../telemetry/process-start.ts';
+import { isOwnProcess } from './own-process.ts';
 
 /** How often silence is measured within the timeout. */
 const CHECKS_PER_TIMEOUT = 10;
@@ -16,7 +16,7 @@ export class RegistryWatch {
   readonly #onEnded: () => void;
   readonly #isOurs: (pid: number) => Promise<boolean>;
 
-  /** @param dependencies.isOurs whether a process runs this program; the rest is left alone */
+  /** @param dependencies.isOurs whether a process may be this node's registry; the rest is left alone */
   constructor(dependencies: {
     log: Logger;
     kill: (pid: number) => void;
@@ -26,7 +26,7 @@ export class RegistryWatch {
     this.#log = dependencies.log;
     this.#kill = dependencies.kill;
     this.#onEnded = dependencies.onEnded;
-    this.#isOurs = dependencies.isOurs ?? runsOwnProgram;
+    this.#isOurs = dependencies.isOurs ?? isOwnProcess;
   }
 
   /**
@@ -79,15 +79,5 @@ export class RegistryWatch {
     } catch (error) {
       this.#log.error({ pid, err: error }, 'cannot end the silent registry process');
     }
-  }
-}
-
-/** Whether a process runs the same executable as this one. */
-async function runsOwnProgram(pid: number): Promise<boolean> {
-  try {
-    const [own, other] = await Promise.all([stat('/proc/self/exe'), stat(`/proc/${pid}/exe`)]);
-    return own.dev === other.dev && own.ino === other.ino;
-  } catch {
-    return false;
   }
 }

@@ -70,10 +70,14 @@ function agentConnection(parts: {
   // The agent is the better watch, since it also sees a process that is stopped as a whole; the
   // thread stands in while there is none, or none that sees this process.
   const thread = new WatchdogSwitch({ timeoutMs }, { log });
-  const signs =
-    timeoutMs === 0
-      ? undefined
-      : new SignOfLife(parts, { agent, onChange: (isWatched) => thread.turn(!isWatched), log });
+  let watched: boolean | undefined;
+  const onChange = (isWatched: boolean): void => {
+    thread.turn(!isWatched);
+    if (isWatched === watched) return;
+    watched = isWatched;
+    log.info({ by: isWatched ? 'the agent' : 'a thread' }, 'this process is watched');
+  };
+  const signs = timeoutMs === 0 ? undefined : new SignOfLife(parts, { agent, onChange, log });
   return {
     name: 'agent connection',
     start: async () => signs?.start(),

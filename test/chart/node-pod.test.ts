@@ -117,6 +117,25 @@ describe('the order of the node pod', () => {
     expect(nodePod(render('minimal')).spec['terminationGracePeriodSeconds']).toBe(60);
   });
 
+  test.each(['registry', 'agent'])(
+    'ends the %s when it is silent, and does not wait then',
+    (name) => {
+      const probe = nodePod(render('minimal')).container(name)['livenessProbe'] as Record<
+        'periodSeconds' | 'timeoutSeconds' | 'failureThreshold' | 'terminationGracePeriodSeconds',
+        number
+      >;
+      const { periodSeconds, timeoutSeconds, failureThreshold } = probe;
+      // Nothing of it is an answer while the process stands still; the pod's 60 s are for pulls.
+      expect(probe.terminationGracePeriodSeconds).toBe(1);
+      // The kubelet asks next within a period, and every ask takes its time-out.
+      const worstSeconds =
+        periodSeconds + failureThreshold * Math.max(periodSeconds, timeoutSeconds);
+      expect(worstSeconds).toBeLessThanOrEqual(10);
+      // A process that is late by what its own watchdog allows, 5 s, is not ended.
+      expect(failureThreshold * timeoutSeconds).toBeGreaterThan(5);
+    },
+  );
+
   test('replaces one pod at a time, and never has two on a node', () => {
     const { daemonSet } = nodePod(render('minimal'));
     expect(daemonSet['spec'].updateStrategy).toEqual({

@@ -113,14 +113,15 @@ describe('Local.Watch', () => {
     const client = scene.local();
     const begun = Promise.withResolvers<undefined>();
     const ended = Promise.withResolvers<unknown>();
-    const self = { pid: process.pid, timeoutMs: 60_000 };
+    // The parent runs the same program.
+    const other = { pid: process.ppid, timeoutMs: 60_000 };
     const watch = client.watch(
-      { ...self, processStart: await processStart(process.pid) },
+      { ...other, processStart: await processStart(process.ppid) },
       { onBegin: () => begun.resolve(undefined), onEnd: () => undefined },
     );
     await begun.promise;
     watch.end();
-    client.watch({ ...self, processStart: '1' }, { onEnd: ended.resolve });
+    client.watch({ ...other, processStart: '1' }, { onEnd: ended.resolve });
     expect(await ended.promise).toMatchObject({ cause: { code: 9 } });
     expect(scene.killed).toEqual([]);
   });

@@ -40,7 +40,10 @@ describe.each(units)('%s', (unit) => {
       PrivateDevices: ['true'],
       RestrictNamespaces: ['true'],
       CapabilityBoundingSet: [
-        unit === 'salvor-hosts.service' ? 'CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER' : '',
+        {
+          'salvor-hosts.service': 'CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER',
+          'salvor-agent.service': 'CAP_KILL',
+        }[unit] ?? '',
       ],
     });
     // Node compiles JavaScript while it runs.

@@ -22,10 +22,12 @@ export interface DirectoryNodeOptions {
   /** Merged into the configuration's sections. */
   readonly registry?: object;
   readonly agent?: object;
+  /** In place of that of the test's own. */
+  readonly watchdog?: object;
   /** More arguments of node itself, such as --expose-gc. */
   readonly nodeArguments?: readonly string[];
   /** A command that runs the command that follows it, for what its processes shall find. */
-  readonly launcher?: readonly string[];
+  readonly launcher?: readonly string[] | Readonly<Record<'agent' | 'registry', readonly string[]>>;
 }
 
 /**
@@ -42,7 +44,7 @@ export class DirectoryNode {
   readonly #configPath: string;
   readonly #socketPath: string;
   readonly #nodeArguments: readonly string[];
-  readonly #launcher: readonly string[];
+  readonly #launcher: NonNullable<DirectoryNodeOptions['launcher']>;
   #agent: Program | undefined;
   #registry: Program | undefined;
   #starts = 0;
@@ -57,7 +59,7 @@ export class DirectoryNode {
       readonly adminPort: number;
       readonly agentAdminPort: number;
       readonly nodeArguments: readonly string[];
-      readonly launcher: readonly string[];
+      readonly launcher: NonNullable<DirectoryNodeOptions['launcher']>;
     },
   ) {
     this.#scope = scope;
@@ -107,7 +109,7 @@ export class DirectoryNode {
         ...options.agent,
       },
       tls: await writeIdentity(directory, authority),
-      watchdog: { timeoutMs: 10_000 },
+      watchdog: options.watchdog ?? { timeoutMs: 10_000 },
     };
     await writeFile(node.#configPath, JSON.stringify(config, undefined, 2));
     return node;
@@ -227,11 +229,12 @@ export class DirectoryNode {
     this.#starts += 1;
     const main = join(repositoryRoot, 'src', 'main.ts');
     const run = [...this.#nodeArguments, main, role, '--config', this.#configPath];
-    const [command = process.execPath, ...rest] = this.#launcher;
+    const launcher = 'agent' in this.#launcher ? this.#launcher[role] : this.#launcher;
+    const [command = process.execPath, ...rest] = launcher;
     const program = await Program.start(this.#scope, {
       name: `${this.name}-${role}-${this.#starts}`,
       command,
-      arguments: this.#launcher.length === 0 ? run : [...rest, process.execPath, ...run],
+      arguments: launcher.length === 0 ? run : [...rest, process.execPath, ...run],
     });
     await program.waitForLine(/"msg":"ready"/, { timeoutMs: readyTimeoutMs });
     return program;
