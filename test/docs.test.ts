@@ -204,6 +204,21 @@ describe('documentation', () => {
   });
 });
 
+/** All that the program may say. */
+const sources = filesBelow('src', '.ts').map(read).join('\n');
+
+test('pages agree on the namespace', () => {
+  const named = eachPage.flatMap(([, { codeLines, inlineCode }]) =>
+    [...codeLines, ...inlineCode].flatMap((line) =>
+      /^(?:kubectl|helm) /.test(line)
+        ? [...line.matchAll(/ (?:-n|--namespace)[ =](\S+)/g)].map((match) => match[1]!)
+        : [],
+    ),
+  );
+  expect(named.length).toBeGreaterThan(20);
+  expect([...new Set(named)]).toEqual(['salvor-system']);
+});
+
 /** As the chart makes the name of a page from that of an alert. */
 function runbookOf(alert: string): string {
   const words = alert.replace(/^Salvor/, '').split(/(?=[A-Z])/);
@@ -218,6 +233,20 @@ describe('runbooks', () => {
       /^ {2}runbookUrl: https:.*\/docs\/runbooks$/m,
     );
   });
+
+  test.each(alertNames())(
+    'the page of %s looks for what the program writes to its log',
+    (alert) => {
+      const lines = pages
+        .get(runbookOf(alert))!
+        .codeLines.filter((line) => /logs .*\| grep/.test(line));
+      const wanted = lines.flatMap((line) => {
+        const [, pattern = ''] = /\| grep (?:-\w+ )?'?"?([^'"]+)"?'?$/.exec(line) ?? [];
+        return pattern.split('|');
+      });
+      expect(wanted.filter((text) => text === '' || !sources.includes(text))).toEqual([]);
+    },
+  );
 
   test.each(alertNames())('the page of %s says what helps at night', (alert) => {
     const page = pages.get(runbookOf(alert))!;
