@@ -30,6 +30,7 @@ import { RefusedConnections } from '../agent/refused-connections.ts';
 import { RegistryWatch } from '../agent/registry-watch.ts';
 import type { ContentStore } from '../agent/store.ts';
 import type { Config } from '../config/schema.ts';
+import { isInShare } from '../node/hosts/node-share.ts';
 import type { Digest } from '../oci/digest.ts';
 import { Locator, type AskMember } from '../discovery/locate.ts';
 import type { Member, MembershipStatus } from '../discovery/membership.ts';
@@ -158,7 +159,7 @@ export function agentService(
   });
   const { chunkBytes, maxReaders, readerStallMs } = limits;
   const peerOptions = { chunkBytes, maxReaders, readerStallMs };
-  const pulls = pullCount(config.registry, parts);
+  const pulls = pullCount(config, parts);
   const reach = new Reach(
     { selfName: self.name },
     {
@@ -260,18 +261,26 @@ export function agentService(
   };
 }
 
-/** @returns undefined where nobody pulls by themselves, or the registry cannot be asked */
+/**
+ * @returns undefined where nobody pulls by themselves, the registry cannot be asked, or pulls are meant
+ *   to go past it
+ */
 function pullCount(
-  { admin, listen }: Config['registry'],
+  { node, registry }: Pick<Config, 'node' | 'registry'>,
   { containerd, metrics, log }: AgentParts,
 ): { start(): void; stop(): Promise<void>; summary(): PullSummary } | undefined {
-  if (containerd === undefined || admin === '') return undefined;
+  if (containerd === undefined) return undefined;
+  const { admin, listen } = registry;
+  const pullMetrics = createPullMetrics(metrics);
+  const isExpected = isInShare(node.name, node.wiredPercent);
+  pullMetrics.wiringExpected.set(isExpected ? 1 : 0);
+  if (!isExpected || admin === '') return undefined;
   const client = new ContainerdClient(containerd);
   const count = new PullCount({
     client,
     askRegistry: (digest, options) => askRegistryLog(admin, digest, options),
     isRegistryThere: async (options) => isRegistryThere(mirrorUrlOf(listen), options),
-    metrics: createPullMetrics(metrics),
+    metrics: pullMetrics,
     clock: systemClock,
     log,
   });

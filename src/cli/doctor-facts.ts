@@ -11,6 +11,7 @@ import { gatherConfig, rootsOf } from '../node/doctor/config-facts.ts';
 import type { Gathered } from '../node/doctor/diagnosis.ts';
 import type { Facts } from '../node/doctor/facts.ts';
 import { hasRoot, procSeenFrom } from '../node/doctor/host-root.ts';
+import { isInShare } from '../node/hosts/node-share.ts';
 import { gatherHosts } from '../node/doctor/hosts-facts.ts';
 import { findSocketOwner, flagIn, type SocketOwner } from '../node/doctor/socket-owner.ts';
 import { VERSION_HEADER } from '../oci/version-header.ts';
@@ -106,27 +107,35 @@ function gatherersFor(place: DoctorPlace): Gatherers {
   });
   const isContainerd = config.agent.store.kind === 'containerd';
   const members = once(() => agentPage(config, signal));
+  // Nothing is wrong with pulls that go past Salvor where they are meant to.
+  const isWiringExpected = isInShare(config.node.name, config.node.wiredPercent);
+  const whereWired = async <T>(gather: () => Promise<T>): Promise<T | undefined> =>
+    isWiringExpected ? gather() : undefined;
   return {
     nowMs: async () => Date.now(),
     settings: async () => ({
       nodeName: config.node.name,
       mirrorUrl,
       isKeeperOff: config.agent.keeper.mode === 'off',
+      isWiringExpected,
+      wiredPercent: config.node.wiredPercent,
       policies: config.registry.policies,
       containerdConfig: await configFile(),
     }),
     runtime,
     config: setup,
     hosts: async () =>
-      gatherHosts(rootsOf(await setup()), {
-        hostRoot: place.hostRoot,
-        version: await version(),
-      }),
-    canary: () => gatherCanary(place),
+      whereWired(async () =>
+        gatherHosts(rootsOf(await setup()), {
+          hostRoot: place.hostRoot,
+          version: await version(),
+        }),
+      ),
+    canary: () => whereWired(() => gatherCanary(place)),
     registry: () => askRegistry({ admin: config.registry.admin, mirrorUrl, signal }),
     agent: async () => ({ failure: await agentFailure(config, signal) }),
     members: async () => (await members()).members,
-    pulls: async () => (await members()).pulls,
+    pulls: () => whereWired(async () => (await members()).pulls),
     reach: () => gatherReach(config, place),
     identity: async () => (config.tls.mode === 'off' ? undefined : gatherIdentity(config.tls)),
     disks: () => gatherDisks(place, isContainerd ? client : undefined),

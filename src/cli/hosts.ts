@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 
@@ -19,6 +18,7 @@ import { planHosts, type HostsPlan } from '../node/hosts/hosts-plan.ts';
 import { hostsReport, reportText } from '../node/hosts/hosts-report.ts';
 import { hasChanges, install } from '../node/hosts/install.ts';
 import { InstallState } from '../node/hosts/install-record.ts';
+import { isInShare } from '../node/hosts/node-share.ts';
 import { restore } from '../node/hosts/restore.ts';
 import { selfTest } from '../node/hosts/self-test.ts';
 import { UPSTREAMS_FILE, type UpstreamSettings } from '../node/hosts/upstream-files.ts';
@@ -43,8 +43,8 @@ export interface HostsOptions {
   readonly json: boolean;
   /** How long to wait for the registry, such as "60s"; false: not at all, it is not asked. */
   readonly wait: string | false;
-  /** Percentage of nodes, chosen by their names. */
-  readonly share: string;
+  /** Percentage of nodes, chosen by their names; undefined: as configured. */
+  readonly share?: string;
   /** "uid:gid" of what the registry reads. */
   readonly owner?: string;
 }
@@ -69,8 +69,8 @@ export async function runHosts(
 ): Promise<void> {
   const places = placesOf(config);
   if (options.verb === 'restore') return runRestore(places, options, context);
-  const share = percentage(options.share);
-  if (options.verb === 'write' && shareOf(config.node.name) >= share) {
+  const share = options.share === undefined ? config.node.wiredPercent : percentage(options.share);
+  if (options.verb === 'write' && !isInShare(config.node.name, share)) {
     context.writeOut(`${config.node.name} is not among ${share} % of the nodes: nothing to do\n`);
     return;
   }
@@ -243,11 +243,6 @@ async function checkSettings(
     if (!(error instanceof ConfigError)) throw error;
     return [...wrong, ...error.mistakes.map(describeMistake)];
   }
-}
-
-/** Where a node is among all of them, in percent; the same at every call. */
-function shareOf(nodeName: string): number {
-  return (createHash('sha256').update(nodeName).digest().readUInt32BE() / 2 ** 32) * 100;
 }
 
 function percentage(text: string): number {

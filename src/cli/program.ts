@@ -233,7 +233,7 @@ function addHosts(program: Command, dependencies: ProgramDependencies): void {
     .option('--dry-run', 'Show what would change, and change nothing.', false)
     .option('--wait <time>', 'How long to wait for the registry to answer.', '10s')
     .option('--no-wait', 'Do not ask the registry whether it works.')
-    .option('--share <percent>', 'Only on this share of the nodes, chosen by their names.', '100')
+    .option('--share <percent>', 'Instead of node.wiredPercent, which agents go by.')
     .option('--owner <uid:gid>', 'Whom the files for the registry belong to.')
     .option('--force', 'Lose what others have changed since.', false)
     .option('--json', 'Print JSON.', false)

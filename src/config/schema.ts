@@ -20,6 +20,12 @@ const nodeSection = section('The machine that this process runs on.', {
     format: 'absolutePath',
     description: 'Directory for what must outlive a restart. Written by the agent only.',
   }),
+  wiredPercent: count(
+    100,
+    'Share of the nodes whose containerd is to ask Salvor, chosen by their names. `salvor hosts` leaves ' +
+      'the others as they are, and nobody is told that their pulls go past Salvor.',
+    { minimum: 0, maximum: 100 },
+  ),
   image: text({
     default: '',
     maxLength: 1024,

@@ -6,7 +6,7 @@ import { metricGroups } from '../../scripts/metric-catalog.ts';
 import { metricLabels } from '../../scripts/metric-labels.ts';
 import { chartCheck, chartDirectory } from '../support/helm.ts';
 import { repositoryRoot } from '../support/tools.ts';
-import { render } from './render.ts';
+import { nodePod, render } from './render.ts';
 
 interface Alert {
   readonly alert: string;
@@ -117,6 +117,20 @@ describe('alerts', () => {
       for (const [, label] of shown) expect(kept).toContain(label);
     },
   );
+
+  test('leave out nodes that are not meant to be wired, of which agents are told', async () => {
+    const alert = alertsOf('service-monitor').find((each) => each.alert === 'SalvorNodeNotWired');
+    expect(alert?.expr).toMatch(
+      / unless on \(node\) max by \(node\) \(salvor_agent_wiring_expected\) == 0$/,
+    );
+    const configOf = (...settings: readonly string[]): string =>
+      render('minimal', ...settings).one('ConfigMap', 'salvor')['data']['config.yaml'] as string;
+    expect(configOf('--set', 'hosts.sharePercent=5')).toContain('wiredPercent: 5');
+    expect(configOf('--set', 'hosts.sharePercent=0')).toContain('wiredPercent: 0');
+    expect(configOf()).not.toContain('wiredPercent');
+    const pod = nodePod(render('minimal', '--set', 'hosts.sharePercent=5'));
+    expect(pod.container('hosts').args.join(' ')).not.toContain('--share');
+  });
 
   test('carry the labels that are wanted', () => {
     for (const { labels } of alertsOf('monitoring')) expect(labels['team']).toBe('platform');

@@ -300,6 +300,34 @@ describe('salvor doctor on a real node', () => {
     expect(code).toBe(3);
   });
 
+  test('finds nothing wrong with a node that is left out on purpose, nor does its agent', async () => {
+    const settings = (all: Settings) => ({ ...all, node: { ...all['node'], wiredPercent: 0 } });
+    await withFile(hostsPath(), undefined, async () => {
+      const { ids, code, text } = await examine({
+        settings,
+        options: { only: ['hosts', 'canary', 'pulls', 'share'] },
+      });
+      expect([ids, code], text).toEqual([[], 0]);
+      expect(text).toContain('node-left-out');
+    });
+    const other = cluster.node('b');
+    const config = JSON.parse(await readFile(other.configPath, 'utf8')) as Settings;
+    const expected = async (): Promise<string | undefined> => {
+      const response = await fetch(`http://127.0.0.1:${other.agentAdminPort}/metrics`);
+      return /^salvor_agent_wiring_expected (\d)$/m.exec(await response.text())?.[1];
+    };
+    expect(await expected()).toBe('1');
+    await writeFile(other.configPath, JSON.stringify(settings(config)));
+    await other.agent.stop();
+    await other.startAgent();
+    expect(await expected()).toBe('0');
+    const status = await fetch(`http://127.0.0.1:${other.agentAdminPort}/status`);
+    expect(await status.json()).not.toHaveProperty('pulls');
+    await writeFile(other.configPath, JSON.stringify(config));
+    await other.agent.stop();
+    await other.startAgent();
+  });
+
   test('finds a full disk', async () => {
     const filler = join(disk, 'filler');
     await writeFile(filler, Buffer.alloc(170 * mib));

@@ -8,9 +8,6 @@
 - --config-path={{ $paths.certsDirectory }}
 # The registry reads what is found of CA files, keys and headers; it must be its own.
 - --owner=65532:65532
-{{- if ne (int .Values.hosts.sharePercent) 100 }}
-- --share={{ .Values.hosts.sharePercent }}
-{{- end }}
 {{- with .Values.hosts.extraArgs }}
 {{ toYaml . }}
 {{- end }}

@@ -27,6 +27,10 @@ from node to node is in the environment, which is stronger than the file.
   "agent" (dict "members" $members "store" (dict "containerd" $store))
   "tls" (dict "ca" "/etc/salvor/tls/ca.crt" "certificate" "/etc/salvor/tls/tls.crt" "key" "/etc/salvor/tls/tls.key")
 -}}
+{{- if and .Values.hosts.enabled (ne (int .Values.hosts.sharePercent) 100) -}}
+{{- /* For hosts, which wires, and agents, which say what is not wired. */ -}}
+{{- $_ := set $computed.node "wiredPercent" (int .Values.hosts.sharePercent) -}}
+{{- end -}}
 {{- if .Values.rollout.pauseDuringOutage -}}
 {{- $known := keys (dig "registry" "upstreams" dict .Values.config) | sortAlpha -}}
 {{- $_ := set $computed.registry "readyAfter" (prepend $known (include "salvor.imageRegistry" .) | uniq) -}}

@@ -59,7 +59,7 @@ interface Dependencies {
   ) => Promise<RegistryMemory>;
   /** Whether the registry of this node answers where containerd asks it. */
   readonly isRegistryThere: (options: { readonly signal: AbortSignal }) => Promise<boolean>;
-  readonly metrics: PullMetrics;
+  readonly metrics: Pick<PullMetrics, PullWay>;
   readonly clock: Clock;
   readonly log: Pick<Logger, 'warn' | 'debug'>;
 }

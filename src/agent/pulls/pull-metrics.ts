@@ -1,4 +1,4 @@
-import { Counter, type Registry } from 'prom-client';
+import { Counter, Gauge, type Registry } from 'prom-client';
 
 /** Counts of a node's pulls. No image is ever a label. */
 export type PullMetrics = ReturnType<typeof createPullMetrics>;
@@ -15,6 +15,11 @@ export function createPullMetrics(register: Registry) {
     bypassed: new Counter({
       name: 'salvor_agent_pulls_bypassed_total',
       help: 'New images that the runtime pulled without asking the registry of this node.',
+      registers,
+    }),
+    wiringExpected: new Gauge({
+      name: 'salvor_agent_wiring_expected',
+      help: 'Whether the runtime of this node is meant to pull through its registry: 1, else 0.',
       registers,
     }),
     unknown: new Counter({

@@ -12,6 +12,7 @@ import {
   checkProxy,
   checkPulls,
   checkRegistry,
+  checkShare,
   checkUpstreams,
 } from './node-checks.ts';
 import { checkConfig, checkRuntime } from './runtime-checks.ts';
@@ -47,6 +48,7 @@ const checks = {
   proxy: { needs: ['proxy', 'settings'], look: checkProxy },
   image: { needs: ['ownImage'], look: checkOwnImage },
   policies: { needs: ['settings'], look: checkPolicies },
+  share: { needs: ['settings'], look: checkShare },
 } as const satisfies Readonly<Record<string, Check>>;
 
 export type CheckName = keyof typeof checks;

@@ -40,6 +40,9 @@ export interface Facts {
     readonly nodeName: string;
     readonly mirrorUrl: string;
     readonly isKeeperOff: boolean;
+    /** It is among the nodes whose containerd is to ask Salvor. */
+    readonly isWiringExpected: boolean;
+    readonly wiredPercent: number;
     readonly policies: readonly { readonly match: string; readonly mode: string }[];
     readonly containerdConfig: string;
   };

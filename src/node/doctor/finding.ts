@@ -75,6 +75,7 @@ export const catalogue = {
   'upstream-unreachable': ['error', 'Salvor cannot get its images, although containerd may'],
   'proxy-catches-mirror': ['error', 'containerd asks the proxy for Salvor'],
   'own-image-missing': ['warning', 'the Pod of Salvor cannot start again in an outage'],
+  'node-left-out': ['info', 'pulls on this node go past Salvor, as they are meant to'],
   'pulls-unknown': ['warning', 'these images may not survive an outage of their registry'],
   'pulls-bypassed': ['warning', 'these images do not survive an outage of their registry'],
 } as const satisfies Readonly<Record<string, readonly [Severity, string]>>;

@@ -144,6 +144,14 @@ export function checkOwnImage({ ownImage }: Pick<Facts, 'ownImage'>): Finding[] 
   return [finding('own-image-missing', what, `crictl pull ${name}, and pin it`)];
 }
 
+/** Whether this node is left out on purpose. */
+export function checkShare({ settings }: Pick<Facts, 'settings'>): Finding[] {
+  const { isWiringExpected, nodeName, wiredPercent } = settings;
+  if (isWiringExpected) return [];
+  const what = `${nodeName} is not among the ${wiredPercent} % of the nodes that are to ask Salvor`;
+  return [finding('node-left-out', what, 'node.wiredPercent, in the chart hosts.sharePercent')];
+}
+
 /** Whether pulls went past Salvor lately. */
 export function checkPulls({ pulls }: Pick<Facts, 'pulls'>): Finding[] {
   const { bypassed, seen, unknown = 0 } = pulls;

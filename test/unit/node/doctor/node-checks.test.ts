@@ -10,6 +10,7 @@ import {
   checkProxy,
   checkPulls,
   checkRegistry,
+  checkShare,
   checkUpstreams,
 } from '../../../../src/node/doctor/node-checks.ts';
 import type { Finding } from '../../../../src/node/doctor/finding.ts';
@@ -49,6 +50,14 @@ describe('node checks', () => {
     expect(answers('http://127.0.0.1:7481/status does not answer: ECONNREFUSED')).toEqual([
       'registry-admin-unreachable',
     ]);
+  });
+
+  test('checkShare says that a node is left out on purpose', () => {
+    expect(checkShare({ settings: settings() })).toEqual([]);
+    const [found] = checkShare({
+      settings: settings({ isWiringExpected: false, wiredPercent: 5 }),
+    });
+    expect(found).toMatchObject({ id: 'node-left-out', severity: 'info' });
   });
 
   test('checkAgent finds an agent that does not answer', () => {

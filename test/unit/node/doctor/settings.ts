@@ -6,6 +6,8 @@ export function settings(changes: Partial<Facts['settings']> = {}): Facts['setti
     nodeName: 'node-a',
     mirrorUrl: 'http://127.0.0.1:7480',
     isKeeperOff: false,
+    isWiringExpected: true,
+    wiredPercent: 100,
     policies: [],
     containerdConfig: '/etc/containerd/config.toml',
     ...changes,
