@@ -4,7 +4,7 @@ import type { NamedObservation, Observation, ObservationFile } from './observati
 /** What outlives the process. */
 export type KeptObservations = Pick<ObservationFile, 'load' | 'save' | 'onReturn'>;
 
-/** Registries that are remembered to have answered; a cluster uses a handful. */
+/** Registries that are remembered to have answered, the latest; a cluster uses a handful. */
 const MAX_REGISTRIES = 1000;
 
 /**
@@ -13,7 +13,11 @@ const MAX_REGISTRIES = 1000;
  */
 export class Observations {
   readonly #byName: LRUCache<string, Observation>;
-  readonly #registries = new Set<string>();
+  // Not max, for the same reason as below.
+  readonly #registries = new LRUCache<string, true>({
+    maxSize: MAX_REGISTRIES,
+    sizeCalculation: () => 1,
+  });
   readonly #file: KeptObservations | undefined;
 
   /**
@@ -52,7 +56,7 @@ export class Observations {
 
   /** The registries that have confirmed something here. */
   registries(): IterableIterator<string> {
-    return this.#registries.values();
+    return this.#registries.keys();
   }
 
   *entries(): IterableIterator<[name: string, tag: Observation]> {
@@ -64,7 +68,7 @@ export class Observations {
     const known = this.#byName.get(name)?.observedAtMs ?? 0;
     if (tag.observedAtMs < known) return false;
     this.#byName.set(name, tag);
-    if (this.#registries.size < MAX_REGISTRIES) this.#registries.add(registryOf(name));
+    this.#registries.set(registryOf(name), true);
     return true;
   }
 

@@ -74,11 +74,21 @@ export function nodeMembership(
     apply: (members) => {
       if (isDeepStrictEqual(members, current)) return;
       current = members;
-      work = work.then(() => begin(members));
+      work = work
+        .then(() => begin(members))
+        .catch((error: unknown) => {
+          const message = 'Cannot learn of members anew: the last list stays; restart the agent';
+          log.error({ err: error, source: nameOfSource(members) }, message);
+        });
     },
     service: {
       name: 'membership',
-      start: () => (work = work.then(() => begin(current))),
+      start: () => {
+        const started = work.then(() => begin(current));
+        // Whoever starts it learns of a failure; what comes after it is not held up.
+        work = started.catch(() => undefined);
+        return started;
+      },
       stop: async () => {
         await work;
         await feed?.stop();

@@ -16,9 +16,16 @@ interface Load {
 export class PeerLoad {
   readonly #now: () => number;
   readonly #byNode = new Map<string, Load>();
+  #sweptAtMs: number;
 
   constructor(dependencies: { now?: () => number } = {}) {
     this.#now = dependencies.now ?? Date.now;
+    this.#sweptAtMs = this.#now();
+  }
+
+  /** How many nodes there is something to say about. */
+  get size(): number {
+    return this.#byNode.size;
   }
 
   /** Notes that a node has begun to send; the returned function notes that it has ended. */
@@ -52,6 +59,7 @@ export class PeerLoad {
   #load(node: string): Load {
     const known = this.#byNode.get(node);
     if (known !== undefined) return known;
+    this.#sweep();
     const load = { running: 0, penalty: 0, penaltyAtMs: 0 };
     this.#byNode.set(node, load);
     return load;
@@ -61,6 +69,14 @@ export class PeerLoad {
     const halves = (this.#now() - load.penaltyAtMs) / HALF_LIFE_MS;
     const penalty = load.penalty * 0.5 ** halves;
     return penalty < NEGLIGIBLE ? 0 : penalty;
+  }
+
+  /** Forgets nodes that failed once and were never asked again: most likely they have left. */
+  #sweep(): void {
+    const nowMs = this.#now();
+    if (nowMs - this.#sweptAtMs < HALF_LIFE_MS) return;
+    this.#sweptAtMs = nowMs;
+    for (const [node, load] of this.#byNode) this.#forgetIfIdle(node, load);
   }
 
   #forgetIfIdle(node: string, load: Load): void {
