@@ -1,5 +1,5 @@
 import type { Digest } from '../oci/digest.ts';
-import type { NameKnowledge } from '../rpc/agent-client.ts';
+import type { NameKnowledge } from '../rpc/peer-client.ts';
 import type { TagStatement } from '../rpc/agent-protocol.ts';
 import type { CorruptionReports } from './corruption-reports.ts';
 import type { Integrity } from './integrity.ts';

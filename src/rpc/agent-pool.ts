@@ -1,5 +1,5 @@
 import type { ChannelCredentials } from '@grpc/grpc-js';
-import { AgentClient } from './agent-client.ts';
+import { PeerClient } from './peer-client.ts';
 
 export interface AgentPoolOptions {
   /** HTTP/2 flow-control window per stream and connection, bytes. */
@@ -12,7 +12,7 @@ export interface AgentPoolOptions {
 export class AgentPool {
   readonly #options: AgentPoolOptions;
   readonly #credentials: ChannelCredentials;
-  readonly #clients = new Map<string, AgentClient>();
+  readonly #clients = new Map<string, PeerClient>();
 
   constructor(options: AgentPoolOptions, dependencies: { credentials: ChannelCredentials }) {
     this.#options = options;
@@ -23,13 +23,13 @@ export class AgentPool {
    * @param address "host:port" of the agent
    * @param name the node's name, for messages
    */
-  client(address: string, name: string): AgentClient {
+  client(address: string, name: string): PeerClient {
     const known = this.#clients.get(address);
     // A Map keeps insertion order: taking a client out and in again makes it the newest.
     this.#clients.delete(address);
     const client =
       known ??
-      new AgentClient(
+      new PeerClient(
         { target: address, name, windowBytes: this.#options.windowBytes },
         { credentials: this.#credentials },
       );

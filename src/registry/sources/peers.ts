@@ -1,6 +1,7 @@
 import { AgentError } from '../../rpc/agent-error.ts';
-import type { AgentClient, LocatedHolder, LocateKey, ReadStream } from '../../rpc/agent-client.ts';
+import type { AgentClient, LocatedHolder, LocateKey } from '../../rpc/agent-client.ts';
 import type { AgentPool } from '../../rpc/agent-pool.ts';
+import type { PeerClient, ReadStream } from '../../rpc/peer-client.ts';
 import type { ReadFrame } from '../../rpc/read-frame.ts';
 import type { SecondLook } from '../../rpc/locate-messages.ts';
 import { Silence } from '../../rpc/silence.ts';
@@ -140,14 +141,14 @@ export class Peers {
     return (await this.#agent?.abortIngest(digest, { timeoutMs: 2000 })) ?? 0;
   }
 
-  #client(holder: LocatedHolder): AgentClient | undefined {
+  #client(holder: LocatedHolder): PeerClient | undefined {
     // No address stands for the agent that answered: this node's own.
     if (holder.address === '') return this.#agent;
     return this.#pool?.client(holder.address, holder.node);
   }
 
   async #open(
-    client: AgentClient,
+    client: PeerClient,
     holder: LocatedHolder,
     request: { digest: Digest; wanted: Wanted } & OpenOptions,
   ): Promise<OpenedBody> {
@@ -163,7 +164,7 @@ export class Peers {
   }
 
   async #read(
-    client: AgentClient,
+    client: PeerClient,
     holder: LocatedHolder,
     request: { digest: Digest; stretch: Stretch } & OpenOptions,
   ): Promise<OpenedBody> {
@@ -210,7 +211,7 @@ export class Peers {
    * Has a node hash its copy, which it does at full speed and once for all who ask. A client that
    * wants parts need not stay until the hash of the whole could be known here.
    */
-  async #isSound(client: AgentClient, digest: Digest, signal: AbortSignal): Promise<boolean> {
+  async #isSound(client: PeerClient, digest: Digest, signal: AbortSignal): Promise<boolean> {
     try {
       await client.reportCorrupt(digest, { timeoutMs: this.#budgets.peerHeadersMs, signal });
       return true;

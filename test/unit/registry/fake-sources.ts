@@ -11,12 +11,12 @@ import type {
   LocateKey,
   LocatedHolder,
   LocateSummary,
-  ReadStream,
-  CallLimits,
 } from '../../../src/rpc/agent-client.ts';
+import type { CallLimits } from '../../../src/rpc/agent-channel.ts';
 import { AgentError } from '../../../src/rpc/agent-error.ts';
 import type { TagStatement } from '../../../src/rpc/agent-protocol.ts';
 import type { SecondLook } from '../../../src/rpc/locate-messages.ts';
+import type { ReadStream } from '../../../src/rpc/peer-client.ts';
 import type { ReadFrame } from '../../../src/rpc/read-frame.ts';
 
 type LocateLimits = CallLimits & { readonly again?: SecondLook };
