@@ -43,6 +43,7 @@ const decisions = {
   bad_method: 'neither GET nor HEAD',
   unreadable: 'a request that is no HTTP, or too big',
   base: 'the answer to `/v2/`',
+  self_test: 'a pull by which `salvor hosts` tries the registry out: 503 is right',
 } satisfies Record<AnswerDecision, string>;
 
 const ends = {

@@ -18,6 +18,7 @@ import type { RegistryRules } from '../policy/registry-rules.ts';
 import { registryStatus } from '../registry/registry-status.ts';
 import { RegistryServer } from '../registry/registry-server.ts';
 import { RequestReports } from '../registry/request-reports.ts';
+import { withSelfTest } from '../registry/self-test-upstream.ts';
 import { Savings } from '../registry/savings.ts';
 import { Peers } from '../registry/sources/peers.ts';
 import { PeerLoad } from '../registry/sources/peer-load.ts';
@@ -137,7 +138,7 @@ export function registryService(
   const server = new RegistryServer(
     { limits, defaultUpstream: config.defaultUpstream, version: options.version },
     {
-      upstreams,
+      upstreams: withSelfTest(upstreams),
       manifests,
       blobs,
       policies: new Policies(config.policies),

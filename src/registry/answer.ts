@@ -30,7 +30,8 @@ export type AnswerDecision =
   | 'bad_range'
   | 'bad_method'
   | 'unreadable'
-  | 'base';
+  | 'base'
+  | 'self_test';
 
 /** What a client gets: status, headers and a body, which HEAD leaves out. */
 export interface Answer {

@@ -12,6 +12,7 @@ import fastify, {
 } from 'fastify';
 import type { Platform } from '../oci/descriptor.ts';
 import { parseV2Url, type V2Request } from '../oci/path.ts';
+import { SELF_TEST_REGISTRY } from '../oci/self-test.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { limitWaiting } from '../telemetry/waiting-connections.ts';
 import { VERSION_HEADER } from '../oci/version-header.ts';
@@ -356,6 +357,7 @@ export class RegistryServer {
         ? await this.#blobs.answer(pull, target.digest)
         : await this.#manifests.answer(pull, target.reference);
     if (asked.ns === undefined) return answer;
+    if (upstream.name === SELF_TEST_REGISTRY) return { ...answer, decision: 'self_test' };
     return { ...answer, headers: { ...answer.headers, 'oci-namespace': asked.ns } };
   }
 

@@ -155,13 +155,34 @@ describe('selfTest', () => {
 
   test('selfTest knows Salvor by its header', async () => {
     const mirrorUrl = await serve((request, response) => {
-      const status = request.url === '/v2/' ? 200 : 404;
-      response.writeHead(status, { 'salvor-version': '1.2.3' }).end();
+      if (request.url === '/v2/') response.writeHead(200, { 'salvor-version': '1.2.3' }).end();
+      else response.writeHead(503).end('{"errors":[{"code":"UNAVAILABLE","message":"x"}]}');
     });
     expect(await selfTest({ mirrorUrl, waitMs: 0, signal }, { clock: new FakeClock() })).toBe(
       '1.2.3',
     );
   });
+
+  test.each([
+    ['fails', 500, '{"errors":[{"code":"UNKNOWN"}]}', 'answers a pull with status 500'],
+    ['says nothing of why', 503, '<html>', 'answers a pull with status 503'],
+    ['gives what nobody has', 200, '{}', 'answers a pull with status 200'],
+    ['breaks off', 0, '', 'does not answer a pull'],
+  ])(
+    'selfTest finds a registry that %s when it is asked for an image',
+    async (_, status, body, reason) => {
+      const asked: string[] = [];
+      const mirrorUrl = await serve((request, response) => {
+        asked.push(request.url ?? '');
+        if (request.url === '/v2/') response.writeHead(200, { 'salvor-version': '1' }).end();
+        else if (status === 0) response.destroy();
+        else response.writeHead(status).end(body);
+      });
+      const test = selfTest({ mirrorUrl, waitMs: 0, signal }, { clock: new FakeClock() });
+      await expect(test).rejects.toThrow(reason);
+      expect(asked[1]).toMatch(/^\/v2\/.*\?ns=[a-z.-]+\.invalid$/);
+    },
+  );
 
   test('selfTest takes nobody else for Salvor, and follows no redirect', async () => {
     const mirrorUrl = await serve((_, response) => {
