@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Diagnosis } from '../../src/node/doctor/diagnosis.ts';
 import { buildImage } from '../support/image.ts';
 import { startPodCluster, type PodCluster } from '../support/pod/pod-cluster.ts';
 import type { PodNode } from '../support/pod/pod-node.ts';
@@ -74,6 +75,25 @@ async function outagesEnd(): Promise<void> {
 }
 
 describe('the pod of the chart', () => {
+  test('lets people ask the doctor and for a report, with no flag', async () => {
+    const node = cluster.nodes[0]!;
+    const { code, error, out } = await node.exec('agent', ['doctor', '--json']);
+    const { findings, unchecked } = JSON.parse(out) as Diagnosis;
+    // The files and the process of containerd are out of sight, and are not called good.
+    expect(unchecked.map(({ check }) => check).toSorted(), error).toEqual([
+      'config',
+      'hosts',
+      'proxy',
+    ]);
+    // No image was pulled for this pod: its root is a directory of this machine.
+    const grave = findings.filter(({ severity }) => severity !== 'info').map(({ id }) => id);
+    expect([grave, code], out).toEqual([['own-image-missing'], 3]);
+    const upstreams = await node.exec('registry', ['doctor', '--only', 'upstreams']);
+    expect([upstreams.code, upstreams.out]).toEqual([0, 'nothing found\n']);
+    const report = await node.exec('agent', ['report']);
+    expect(report.out, report.error).toContain('3 of 3 nodes answered');
+  });
+
   test('has the users and the rights that the chart says, and no others', async () => {
     for (const node of cluster.nodes) {
       const registry = await node.processStatus('registry');

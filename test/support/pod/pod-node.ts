@@ -16,6 +16,7 @@ import { runtimeSpec } from './runtime-spec.ts';
 const run = promisify(execFile);
 const probeTimeoutMs = 30_000;
 const callTimeoutMs = 10_000;
+const execTimeoutMs = 60_000;
 
 /** What the nodes of a cluster have alike. */
 export interface PodSources {
@@ -193,6 +194,20 @@ export class PodNode {
       path: string;
     };
     return (await this.page(port, path))?.status === 200;
+  }
+
+  /** Runs the program in a container, as `kubectl exec` does: with its user, rights and variables. */
+  async exec(
+    name: string,
+    arguments_: readonly string[],
+  ): Promise<{ readonly code: number; readonly out: string; readonly error: string }> {
+    const id = this.#ids.get(name) ?? '';
+    const command = [...this.#runtime, 'exec', id, 'salvor', ...arguments_];
+    return new Promise((resolve) => {
+      execFile(toolPath('runc'), command, { timeout: execTimeoutMs }, (error, out, errorText) => {
+        resolve({ code: error === null ? 0 : Number(error.code ?? -1), out, error: errorText });
+      });
+    });
   }
 
   /** @returns what the kernel says of a container's process, as proc_pid_status(5) */
