@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { access, constants, mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { Digest } from '../../oci/digest.ts';
 import type { Logger } from '../../telemetry/logger.ts';
-import { BlobFiles, isMissing } from '../blob-files.ts';
+import { BlobFiles } from '../blob-files.ts';
 import type { StoreSurvey, SurveyedStore } from '../inventory/survey.ts';
 import { StoreUnavailableError } from '../store.ts';
 import type {
@@ -14,10 +14,10 @@ import type {
   OpenBlob,
   StoreCallOptions,
 } from '../store.ts';
+import { BlobRoom } from './blob-room.ts';
 import { BlobFileWriter } from './blob-writer.ts';
 import type { BlobWriter } from './blob-writer.ts';
 import { isTagName, LayoutIndex } from './layout-index.ts';
-import { Usage } from './usage.ts';
 
 export interface DirectoryStoreOptions {
   readonly path: string;
@@ -62,13 +62,10 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
   readonly #now: () => number;
   readonly #files: BlobFiles;
   readonly #index: LayoutIndex;
-  readonly #usage = new Usage();
+  readonly #room: BlobRoom;
   readonly #writers = new Set<BlobFileWriter>();
   /** Writers that are being opened. */
   #opening = 0;
-  /** What unfinished writes have taken so far. */
-  #reservedBytes = 0;
-  #lastEviction: Promise<unknown> = Promise.resolve();
   #closed = false;
 
   private constructor(
@@ -82,6 +79,11 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
     this.#now = dependencies.now;
     this.#files = new BlobFiles(options.path);
     this.#index = index;
+    this.#room = new BlobRoom(options, {
+      files: this.#files,
+      onEvicted: (digests) => this.#dropNamesOf(digests),
+      log: dependencies.log,
+    });
   }
 
   /**
@@ -117,12 +119,12 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
 
   async stat(digest: Digest, options: StoreCallOptions = {}): Promise<BlobInfo | undefined> {
     this.#requireOpen(options);
-    return this.#use(digest, () => this.#files.stat(digest));
+    return this.#room.use(digest, () => this.#files.stat(digest));
   }
 
   async open(digest: Digest, options: StoreCallOptions = {}): Promise<OpenBlob | undefined> {
     this.#requireOpen(options);
-    return this.#use(digest, () => this.#files.open(digest));
+    return this.#room.use(digest, () => this.#files.open(digest));
   }
 
   async resolve(
@@ -187,7 +189,7 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.all([...this.#writers].map((writer) => writer.abort()));
-    await this.#lastEviction;
+    await this.#room.settled();
     await this.#index.settled();
   }
 
@@ -247,7 +249,7 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
    */
   async remove(digest: Digest): Promise<boolean> {
     this.#requireOpen({});
-    const removed = await this.#unlink(digest);
+    const removed = await this.#room.remove(digest);
     await this.#dropNamesOf(new Set([digest]));
     return removed;
   }
@@ -264,14 +266,10 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
         finalPath: this.#files.pathOf(digest),
       },
       {
-        reserve: (sizeBytes) => this.#reserve(digest, sizeBytes),
-        release: (sizeBytes) => (this.#reservedBytes -= sizeBytes),
+        reserve: (sizeBytes) => this.#room.reserve(digest, sizeBytes),
+        release: (sizeBytes) => this.#room.release(sizeBytes),
         isHeld: async () => !replaces && (await this.#files.stat(digest)) !== undefined,
-        committed: (sizeBytes) => {
-          this.#reservedBytes -= sizeBytes;
-          this.#usage.touch(digest, sizeBytes);
-          return this.#evict();
-        },
+        committed: (sizeBytes) => this.#room.commit(digest, sizeBytes),
         ended: () => this.#writers.delete(writer),
       },
     );
@@ -283,80 +281,10 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
     return writer;
   }
 
-  async #reserve(digest: Digest, sizeBytes: number): Promise<void> {
-    this.#reservedBytes += sizeBytes;
-    await this.#evict();
-    if (this.#usage.totalBytes + this.#reservedBytes <= this.#options.maxSizeBytes) return;
-    this.#reservedBytes -= sizeBytes;
-    throw new Error(`Cannot keep ${digest}: the store has no more room`);
-  }
-
   async #takeStock(): Promise<void> {
-    const found: { digest: Digest; sizeBytes: number; usedAtMs: number }[] = [];
-    for await (const { digest, sizeBytes } of this.#files.list()) {
-      const usedAtMs = await lastUseOf(this.#files.pathOf(digest));
-      found.push({ digest, sizeBytes, usedAtMs });
-    }
-    found.sort((a, b) => a.usedAtMs - b.usedAtMs);
-    for (const { digest, sizeBytes } of found) this.#usage.touch(digest, sizeBytes);
-    await this.#evict();
-    const held = new Set(found.map(({ digest }) => digest));
+    const held = await this.#room.takeStock();
     const gone = this.#index.list().filter(({ digest }) => !held.has(digest));
     await this.#index.remove(gone.map(({ name }) => name));
-  }
-
-  async #use<T extends BlobInfo>(
-    digest: Digest,
-    look: () => Promise<T | undefined>,
-  ): Promise<T | undefined> {
-    const before = this.#usage.get(digest);
-    const found = await look();
-    if (found === undefined) {
-      // It may have been committed since it was looked for.
-      if (this.#usage.get(digest) === before) this.#usage.remove(digest);
-      return undefined;
-    }
-    this.#usage.touch(digest, found.sizeBytes);
-    // Somebody else may have put it there, or changed it.
-    if (before?.sizeBytes !== found.sizeBytes) await this.#evict();
-    return found;
-  }
-
-  /** Removes the blobs used longest ago until the rest is within the bounds. */
-  #evict(): Promise<void> {
-    if (!this.#isOverBound()) return Promise.resolve();
-    const eviction = this.#lastEviction.then(async () => {
-      const evicted = new Set<Digest>();
-      while (this.#isOverBound()) {
-        const oldest = this.#usage.oldest();
-        if (oldest === undefined) break;
-        await this.#unlink(oldest);
-        evicted.add(oldest);
-      }
-      await this.#dropNamesOf(evicted);
-      this.#log.debug({ blobs: evicted.size }, 'Removed blobs to make room');
-    });
-    this.#lastEviction = eviction.catch(() => undefined);
-    return eviction;
-  }
-
-  #isOverBound(): boolean {
-    const { maxSizeBytes, maxBlobs } = this.#options;
-    const usage = this.#usage;
-    return usage.totalBytes + this.#reservedBytes > maxSizeBytes || usage.count > maxBlobs;
-  }
-
-  async #unlink(digest: Digest): Promise<boolean> {
-    this.#usage.remove(digest);
-    try {
-      await rm(this.#files.pathOf(digest));
-      return true;
-    } catch (error) {
-      if (!isMissing(error)) {
-        this.#log.warn({ err: error, digest }, 'Cannot remove a blob');
-      }
-      return false;
-    }
   }
 
   async #dropNamesOf(digests: ReadonlySet<Digest>): Promise<void> {
@@ -378,17 +306,6 @@ export class DirectoryStore implements ContentStore, SurveyedStore {
   #requireOpen(options: StoreCallOptions): void {
     options.signal?.throwIfAborted();
     if (this.#closed) throw new StoreUnavailableError(`Cannot use ${this.#path}: it is closed`);
-  }
-}
-
-/** When a file was last read or written, in milliseconds since the epoch; 0 when it is gone. */
-async function lastUseOf(path: string): Promise<number> {
-  try {
-    const { atimeMs, mtimeMs } = await stat(path);
-    return Math.max(atimeMs, mtimeMs);
-  } catch (error) {
-    if (isMissing(error)) return 0;
-    throw error;
   }
 }
 
