@@ -60,6 +60,14 @@ export function failureMessage(error: unknown, kind: UpstreamFailureKind, host: 
 /** This side has closed its connections: no word about the other one. */
 const CLIENT_IS_CLOSED: ReadonlySet<string> = new Set(['UND_ERR_DESTROYED', 'UND_ERR_CLOSED']);
 
+/** Somebody has answered, or was not to be asked like that: no sign of an outage. */
+const NONSENSE: ReadonlySet<string> = new Set([
+  'UND_ERR_HEADERS_OVERFLOW',
+  'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
+  'UND_ERR_RES_EXCEEDED_MAX_SIZE',
+  'UND_ERR_INVALID_ARG',
+]);
+
 const REASONS: Readonly<Partial<Record<UpstreamFailureKind, string>>> = {
   refused: 'refused the connection',
   reset: 'reset the connection',
@@ -119,6 +127,7 @@ function kindOf(error: unknown): UpstreamFailureKind {
   if (error instanceof errors.HTTPParserError) return 'bad_answer';
   const code = codeOf(error);
   if (SHORTAGES.has(code)) return 'local';
+  if (NONSENSE.has(code)) return 'bad_answer';
   if (code === 'ECONNREFUSED' || code === 'EHOSTUNREACH' || code === 'ENETUNREACH') {
     return 'refused';
   }

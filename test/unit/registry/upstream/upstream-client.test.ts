@@ -140,6 +140,23 @@ describe('UpstreamClient', () => {
   });
 });
 
+describe('UpstreamClient and answers that are none', () => {
+  it.each([
+    { what: 'headers without end', head: `X-A: ${'a'.repeat(40_000)}\r\nContent-Length: 2` },
+    { what: 'two lengths', head: 'Content-Length: 2\r\nContent-Length: 5' },
+    { what: 'a length beside chunks', head: 'Content-Length: 2\r\nTransfer-Encoding: chunked' },
+  ])('UpstreamClient takes $what for nonsense, and for no sign of an outage', async ({ head }) => {
+    const server = await serve(({ socket }) => {
+      socket.end(`HTTP/1.1 200 OK\r\n${head}\r\n\r\nok`);
+    });
+    await expect(clientOf(server.url).send(request())).rejects.toMatchObject({
+      kind: 'bad_answer',
+      isOutageSign: false,
+      message: expect.not.stringContaining('reset') as string,
+    });
+  });
+});
+
 describe('UpstreamClient and redirects', () => {
   it('UpstreamClient never takes credentials to another host or port', async () => {
     const elsewhere = await serve((_, response) => response.end('bytes'));
