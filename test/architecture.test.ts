@@ -35,7 +35,8 @@ const allowed: Readonly<
   report: { folders: ['oci', 'policy', 'rpc', 'telemetry'], packages: ['prom-client'] },
   identity: { folders: ['kubernetes', 'oci', 'rpc', 'telemetry'], packages: [] },
   agent: {
-    folders: ['discovery', 'oci', 'rpc', 'telemetry'],
+    // Of policy: which addresses must not be dialled at the word of a server.
+    folders: ['discovery', 'oci', 'policy', 'rpc', 'telemetry'],
     packages: ['@bufbuild/protobuf', '@grpc/grpc-js', 'lru-cache', 'prom-client'],
   },
   registry: {

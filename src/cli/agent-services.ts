@@ -38,6 +38,7 @@ import { AgentPool } from '../rpc/agent-pool.ts';
 import type { AdminPage } from '../telemetry/admin-server.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { guardOfAll } from './address-guards.ts';
 import { agentReport } from './agent-report.ts';
 import { nodeMembership } from './membership.ts';
 import { BACKFILL_OFF, backfillOf } from './backfill-service.ts';
@@ -94,6 +95,7 @@ export function agentService(
   const { store, log } = parts;
   const { limits } = config.agent;
   let backfill: Backfill | undefined;
+  let upstreams = config.registry;
   const { observationFile } = parts;
   const metrics = createAgentMetrics(parts.metrics, {
     isFileUsable: observationFile && (() => observationFile.isUsable),
@@ -189,7 +191,10 @@ export function agentService(
   const keeper = imageKeeper(config.agent.keeper, parts);
   // A store that throws wrong content away gets it anew with the next pull.
   if (parts.onCorrupt === undefined) {
-    backfill = backfillOf(config, { ...parts, integrity, keeper, locator, pool });
+    backfill = backfillOf(config, {
+      ...{ ...parts, integrity, keeper, locator, pool },
+      guardOf: (name) => guardOfAll(name, upstreams),
+    });
   }
   const proofs = new LastProof(
     { path: parts.proofFile },
@@ -249,6 +254,7 @@ export function agentService(
   return {
     services: [membership.service, service, ...(copies?.services ?? [])],
     apply: (next) => {
+      upstreams = next.registry;
       membership.apply(next.agent.members);
       report.apply(next);
       copies?.apply(next.agent);

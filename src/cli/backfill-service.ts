@@ -7,6 +7,10 @@ import { ContainerdLeases } from '../agent/containerd/containerd-leases.ts';
 import type { DirectoryStore } from '../agent/directory/directory-store.ts';
 import { readDiskUsage, type ReadDiskUsage } from '../agent/disk-usage.ts';
 import type { Integrity } from '../agent/integrity.ts';
+import {
+  AnonymousTokens,
+  type AnonymousTokensDependencies,
+} from '../agent/keeper/anonymous-tokens.ts';
 import { Backfill } from '../agent/keeper/backfill.ts';
 import { createBackfillMetrics } from '../agent/keeper/backfill-metrics.ts';
 import { BackfillSurvey } from '../agent/keeper/backfill-survey.ts';
@@ -44,6 +48,8 @@ export interface BackfillParts {
   readonly keeper: Pick<ImageKeeper, 'keep'> | undefined;
   readonly locator: Pick<Locator, 'locate'>;
   readonly pool: Pick<AgentPool, 'client'>;
+  /** What may be dialled for a registry, as images name it. */
+  readonly guardOf: AnonymousTokensDependencies['guardOf'];
   readonly metrics: Registry;
   readonly log: Logger;
 }
@@ -54,7 +60,9 @@ export interface BackfillParts {
  * @returns undefined where both are off
  */
 export function backfillOf(
-  config: Pick<Config, 'node' | 'agent'> & { readonly registry: { readonly listen: string } },
+  config: Pick<Config, 'node' | 'agent'> & {
+    readonly registry: Pick<Config['registry'], 'listen'>;
+  },
   parts: BackfillParts,
 ): Backfill | undefined {
   const { backfill, repair } = config.agent;
@@ -88,14 +96,17 @@ export function backfillOf(
 
 function contentFetch(
   config: Parameters<typeof backfillOf>[0],
-  { locator, pool, log }: BackfillParts,
+  { guardOf, locator, pool, log }: BackfillParts,
 ): ContentFetch {
   const { listen: address } = config.registry;
   const { bytesPerSecond } = config.agent.backfill;
   // A port that the system chooses is known to nobody else.
   const upstream = address.endsWith(':0')
     ? undefined
-    : new RegistryBlobs({ address, headersMs: HEADERS_MS });
+    : new RegistryBlobs(
+        { address, headersMs: HEADERS_MS },
+        { tokens: new AnonymousTokens({ guardOf }) },
+      );
   return new ContentFetch(
     { stallMs: STALL_MS },
     {

@@ -1,8 +1,8 @@
 import { readHeadersFile } from '../config/headers-file.ts';
 import { defaultUpstreamUrl } from '../config/load.ts';
 import type { Config, EndpointConfig, UpstreamConfig } from '../config/schema.ts';
+import type { AddressGuard } from '../policy/address-guard.ts';
 import type { RegistryMetrics } from '../registry/registry-metrics.ts';
-import { AddressGuard } from '../registry/upstream/address-guard.ts';
 import { Endpoint } from '../registry/upstream/endpoint.ts';
 import { readProxies } from '../registry/upstream/proxy.ts';
 import { TokenServices } from '../registry/upstream/token-service.ts';
@@ -10,6 +10,7 @@ import { UpstreamClient } from '../registry/upstream/upstream-client.ts';
 import { UpstreamHealth } from '../registry/upstream/upstream-health.ts';
 import { Upstream } from '../registry/upstream/upstream.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { guardOf } from './address-guards.ts';
 
 /** How much of the time for an answer in an outage a token service may take. */
 const TOKEN_SERVICE_SHARE = 0.75;
@@ -47,7 +48,7 @@ export function upstreamFactory(
       { name, peers: settings?.peers ?? 'fallback', budgets },
       {
         endpoints: places.map((place) => {
-          const guard = guardOf(place, settings);
+          const guard = guardAt(place, { ...config, name });
           return endpointAt(place, { ...config, name }, { guard, log, onOutage });
         }),
       },
@@ -141,14 +142,15 @@ export function upstreamClients(
   const settings = config.upstreams[name];
   return placesOf(name, settings, config.mirrors).map((place) => ({
     url: place.url,
-    client: clientAt(place, { ...config, name }, { guard: guardOf(place, settings) }),
+    client: clientAt(place, { ...config, name }, { guard: guardAt(place, { ...config, name }) }),
   }));
 }
 
-/** An address that the configuration itself names is meant to be dialled. */
-function guardOf(place: EndpointPlace, settings: UpstreamConfig | undefined): AddressGuard {
-  const own = place.isConfigured ? AddressGuard.networkOf(new URL(place.url).hostname) : [];
-  return new AddressGuard([...(settings?.allowAddresses ?? []), ...own]);
+function guardAt(
+  { isConfigured, url }: EndpointPlace,
+  { name, upstreams }: Pick<Config['registry'], 'upstreams'> & { name: string },
+): AddressGuard {
+  return guardOf(name, { upstreams }, isConfigured ? [url] : []);
 }
 
 function clientAt(

@@ -3,7 +3,7 @@ import type { Digest } from '../../oci/digest.ts';
 import { parseChallenges, type Challenge } from '../../oci/challenge.ts';
 import { MANIFEST_ACCEPT } from '../../oci/media-type.ts';
 import { request as httpRequest } from '../../telemetry/node-http.ts';
-import { AnonymousTokens } from './anonymous-tokens.ts';
+import type { AnonymousTokens } from './anonymous-tokens.ts';
 import type { OpenedBytes } from './opened-bytes.ts';
 import { FetchError } from './fetch-error.ts';
 import type { Repository } from './wanted-blob.ts';
@@ -37,7 +37,7 @@ export class RegistryBlobs {
 
   constructor(
     options: RegistryBlobsOptions,
-    dependencies: { tokens: Pick<AnonymousTokens, 'token'> } = { tokens: new AnonymousTokens() },
+    dependencies: { tokens: Pick<AnonymousTokens, 'token'> },
   ) {
     const colon = options.address.lastIndexOf(':');
     this.#host = dialled(options.address.slice(0, colon).replace(/^\[|\]$/g, ''));

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { getCACertificates } from 'node:tls';
 import type { Dispatcher } from 'undici';
-import type { AddressGuard } from './address-guard.ts';
+import type { AddressGuard } from '../../policy/address-guard.ts';
 import { OriginBreakers } from './origin-breakers.ts';
 import { proxyOptions, readProxies, refusedByProxy, type Proxies } from './proxy.ts';
 import { EnvHttpProxyAgent } from './undici.ts';

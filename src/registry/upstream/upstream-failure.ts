@@ -1,3 +1,4 @@
+import { ForbiddenAddressError } from '../../policy/address-guard.ts';
 import {
   failureKind,
   failureMessage,
@@ -63,6 +64,9 @@ export class UpstreamFailure extends Error {
    */
   static from(error: unknown, host: string, signal?: AbortSignal): UpstreamFailure {
     if (error instanceof UpstreamFailure) return error;
+    if (error instanceof ForbiddenAddressError) {
+      return new UpstreamFailure('forbidden_address', error.message, { cause: error });
+    }
     const kind = failureKind(error, signal);
     return new UpstreamFailure(kind, failureMessage(error, kind, host), {
       cause: error,

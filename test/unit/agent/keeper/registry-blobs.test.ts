@@ -5,6 +5,7 @@ import { AnonymousTokens } from '../../../../src/agent/keeper/anonymous-tokens.t
 import { FetchError } from '../../../../src/agent/keeper/fetch-error.ts';
 import { RegistryBlobs } from '../../../../src/agent/keeper/registry-blobs.ts';
 import { digestOf } from '../../../../src/oci/digest.ts';
+import { AddressGuard } from '../../../../src/policy/address-guard.ts';
 import { expectNoLeaks } from '../../../support/no-leaks.ts';
 
 expectNoLeaks();
@@ -18,6 +19,8 @@ const wanted = {
   isManifest: false,
   offsetBytes: 0,
 };
+const guard = new AddressGuard(['127.0.0.0/8']);
+const tokens = new AnonymousTokens({ guardOf: () => guard });
 const closers: (() => void)[] = [];
 
 afterEach(() => {
@@ -41,7 +44,7 @@ async function registry(
   const { port } = server.address() as AddressInfo;
   const address = `127.0.0.1:${port}`;
   return {
-    blobs: new RegistryBlobs({ address, headersMs: 500 }),
+    blobs: new RegistryBlobs({ address, headersMs: 500 }, { tokens }),
     url: `http://${address}`,
     asked,
   };
@@ -149,42 +152,4 @@ describe('RegistryBlobs.open', () => {
     stop.abort(new Error('The agent stops'));
     await expect(opened).rejects.toThrow('The agent stops');
   });
-});
-
-describe('AnonymousTokens.token', () => {
-  test('does not ask whomever a challenge names', async () => {
-    const { url, asked } = await registry((_, response) => {
-      response.end(JSON.stringify({ token: 'secret' }));
-    });
-    const tokens = new AnonymousTokens();
-    for (const realm of [`${url}/token`, 'file:///etc/passwd', 'nonsense']) {
-      const challenge = { scheme: 'Bearer', params: { realm } };
-      const place = { registry: 'registry.test', repository: 'app' };
-      expect(await tokens.token(challenge, place, { signal })).toBeUndefined();
-    }
-    expect(asked).toEqual([]);
-  });
-
-  test('tells a service that is down from one that says no', async () => {
-    for (const [status, expected] of [
-      [503, 'upstream_down'],
-      [429, 'upstream_down'],
-      [403, 'no FetchError: undefined'],
-    ] as const) {
-      const { url } = await registry((_, response) => response.writeHead(status).end());
-      const challenge = { scheme: 'Bearer', params: { realm: `${url}/token` } };
-      const token = new AnonymousTokens().token(challenge, wanted, { signal });
-      expect(await failureOf(token)).toBe(expected);
-    }
-  });
-
-  test.each(['{"token":"a b"}', '{"token":1}', '[]', 'nonsense', `"${'x'.repeat(70_000)}"`])(
-    'takes no nonsense for a token',
-    async (answer) => {
-      const { url } = await registry((_, response) => response.end(answer));
-      const challenge = { scheme: 'Bearer', params: { realm: `${url}/token` } };
-      const token = new AnonymousTokens().token(challenge, wanted, { signal });
-      expect(await failureOf(token)).toBe('upstream_down');
-    },
-  );
 });

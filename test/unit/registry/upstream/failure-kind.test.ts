@@ -1,6 +1,6 @@
 import type { LookupFunction } from 'node:net';
 import { describe, expect, it } from 'vitest';
-import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
+import { AddressGuard } from '../../../../src/policy/address-guard.ts';
 import { EndpointOutcomes } from '../../../../src/registry/upstream/endpoint-outcomes.ts';
 import { errors } from '../../../../src/registry/upstream/undici.ts';
 import { UpstreamFailure } from '../../../../src/registry/upstream/upstream-failure.ts';

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { digestOf } from '../../../../src/oci/digest.ts';
-import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
+import { AddressGuard } from '../../../../src/policy/address-guard.ts';
 import {
   askForManifest,
   type UpstreamManifestAnswer,

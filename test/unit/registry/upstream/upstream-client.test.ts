@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
+import { AddressGuard } from '../../../../src/policy/address-guard.ts';
 import { UpstreamClient } from '../../../../src/registry/upstream/upstream-client.ts';
 import { createAuthority } from '../../../../src/rpc/certificates.ts';
 import { expectNoLeaks } from '../../../support/no-leaks.ts';

@@ -1,6 +1,6 @@
 import { afterEach } from 'vitest';
 import type { Budgets } from '../../../../src/registry/budgets.ts';
-import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
+import { AddressGuard } from '../../../../src/policy/address-guard.ts';
 import { Endpoint } from '../../../../src/registry/upstream/endpoint.ts';
 import {
   UpstreamClient,

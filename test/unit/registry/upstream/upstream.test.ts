@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import type { Budgets } from '../../../../src/registry/budgets.ts';
 import type { Endpoint } from '../../../../src/registry/upstream/endpoint.ts';
-import { AddressGuard } from '../../../../src/registry/upstream/address-guard.ts';
+import { AddressGuard } from '../../../../src/policy/address-guard.ts';
 import { UpstreamFailure } from '../../../../src/registry/upstream/upstream-failure.ts';
 import { Upstream, type AskOptions } from '../../../../src/registry/upstream/upstream.ts';
 import { expectNoLeaks } from '../../../support/no-leaks.ts';

@@ -1,10 +1,22 @@
 import { lookup as dnsLookup, type LookupAddress } from 'node:dns';
 import { isIP, type LookupFunction } from 'node:net';
 import ipaddr from 'ipaddr.js';
-import { isGuardedAddress, isGuardedHost, plainForm } from '../../policy/guarded-address.ts';
-import { UpstreamFailure } from './upstream-failure.ts';
+import { isGuardedAddress, isGuardedHost, plainForm } from './guarded-address.ts';
 
-/** Decides which addresses may be dialled on behalf of a client. */
+/** An address that was not dialled, since it is guarded. The message says what to do. */
+export class ForbiddenAddressError extends Error {
+  override readonly name = 'ForbiddenAddressError';
+
+  /** @param host as it was to be dialled */
+  constructor(host: string) {
+    super(
+      `${host} leads to an address that may not be dialled; ` +
+        'list its network under allowAddresses of this upstream if that is meant',
+    );
+  }
+}
+
+/** Decides which addresses may be dialled at the word of a client or of a server. */
 export class AddressGuard {
   readonly #allowed: readonly [ipaddr.IPv4 | ipaddr.IPv6, number][];
 
@@ -49,14 +61,17 @@ export class AddressGuard {
   /**
    * Checks a host that is written as an address; names are checked when they are looked up.
    *
-   * @throws UpstreamFailure of the kind "forbidden_address"
+   * @throws ForbiddenAddressError
    */
   checkHost(hostname: string): void {
     const host = hostname.replace(/^\[|\]$/g, '');
-    if (isIP(host) !== 0 && !this.permits(host)) throw forbidden(hostname);
+    if (isIP(host) !== 0 && !this.permits(host)) throw new ForbiddenAddressError(hostname);
   }
 
-  /** A DNS lookup that yields permitted addresses only, for net.connect. */
+  /**
+   * A DNS lookup that yields permitted addresses only, for net.connect; where there are none, it
+   * fails with a ForbiddenAddressError.
+   */
   readonly lookup: LookupFunction = (hostname, options, callback) => {
     dnsLookup(hostname, { ...options, all: true }, (error, addresses: LookupAddress[]) => {
       if (error !== null) {
@@ -65,17 +80,9 @@ export class AddressGuard {
       }
       const permitted = addresses.filter(({ address }) => this.permits(address));
       const [first] = permitted;
-      if (first === undefined) callback(forbidden(hostname), '', 0);
+      if (first === undefined) callback(new ForbiddenAddressError(hostname), '', 0);
       else if (options.all === true) callback(null, permitted);
       else callback(null, first.address, first.family);
     });
   };
-}
-
-function forbidden(host: string): UpstreamFailure {
-  return new UpstreamFailure(
-    'forbidden_address',
-    `${host} leads to an address that may not be dialled; ` +
-      'list its network under allowAddresses of this upstream if that is meant',
-  );
 }
