@@ -3,18 +3,18 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Name of the release's objects; short enough for the endings that are put to it. */}}
+{{/*
+Name of the release's objects; short enough for the endings that are put to it: a CronJob may have 52
+characters, "-certs-renewal" among them. Services take neither dots nor a digit at the beginning.
+*/}}
 {{- define "salvor.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 45 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 45 | trimSuffix "-" -}}
+{{- $full := .Values.fullnameOverride -}}
+{{- if not $full -}}
+{{- $full = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
 {{- end -}}
-{{- end -}}
+{{- if regexMatch "^[0-9]" $full -}}{{- $full = printf "salvor-%s" $full -}}{{- end -}}
+{{- $full | replace "." "-" | trunc 38 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "salvor.namespace" -}}

@@ -70,25 +70,31 @@ command: [salvor]
 {{- end }}
 {{- end -}}
 
-{{/* A probe of an admin page: (dict "root" $ "port" "…" "path" "/healthz" "timing" .Values.x). */}}
+{{/* A probe of an admin page: (dict "root" $ "section" "agent" "port" "…" "path" "/healthz" "timing" .Values.x). */}}
 {{- define "salvor.probe" -}}
 httpGet:
   path: {{ .path }}
   port: {{ .port }}
   {{- if not (include "salvor.adminOnNode" .root) }}
   # The kubelet is on the node's network, as this pod is.
-  host: 127.0.0.1
+  host: {{ include "salvor.adminHost" . | quote }}
   {{- end }}
 {{ toYaml .timing }}
 {{- end -}}
 
+{{/* Where an admin port on loopback is asked: (dict "root" $ "section" "agent"). */}}
+{{- define "salvor.adminHost" -}}
+{{- $host := dig .section "admin" "" .root.Values.config | regexFind "^.*:" | trimSuffix ":" | trimPrefix "[" | trimSuffix "]" -}}
+{{- ternary "127.0.0.1" $host (has $host (list "" "0.0.0.0" "::")) -}}
+{{- end -}}
+
 {{- define "salvor.probes" -}}
 startupProbe:
-  {{- include "salvor.probe" (dict "root" .root "port" .port "path" "/healthz" "timing" .root.Values.startupProbe) | nindent 2 }}
+  {{- include "salvor.probe" (dict "root" .root "section" .section "port" .port "path" "/healthz" "timing" .root.Values.startupProbe) | nindent 2 }}
 livenessProbe:
-  {{- include "salvor.probe" (dict "root" .root "port" .port "path" "/healthz" "timing" .root.Values.livenessProbe) | nindent 2 }}
+  {{- include "salvor.probe" (dict "root" .root "section" .section "port" .port "path" "/healthz" "timing" .root.Values.livenessProbe) | nindent 2 }}
 readinessProbe:
-  {{- include "salvor.probe" (dict "root" .root "port" .port "path" "/readyz" "timing" .root.Values.readinessProbe) | nindent 2 }}
+  {{- include "salvor.probe" (dict "root" .root "section" .section "port" .port "path" "/readyz" "timing" .root.Values.readinessProbe) | nindent 2 }}
 {{- end -}}
 
 {{/* What a client of the API server needs, for the containers that are one. */}}
