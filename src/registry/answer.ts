@@ -1,5 +1,4 @@
-import type { OciErrorCode } from '../oci/error-body.ts';
-import { ociErrorBody } from '../oci/error-body.ts';
+import { ociErrorAnswer, type OciError, type WireAnswer } from '../http/wire-answer.ts';
 
 /** How a body ended that its client did not get in full. */
 export type RelayEnd = 'complete' | 'cut' | 'wrong_bytes';
@@ -34,9 +33,7 @@ export type AnswerDecision =
   | 'self_test';
 
 /** What a client gets: status, headers and a body, which HEAD leaves out. */
-export interface Answer {
-  readonly status: number;
-  readonly headers: Readonly<Record<string, string | number | string[]>>;
+export interface Answer extends WireAnswer {
   readonly body?: Buffer | BodyStream;
   /** For the log line: who served it. */
   readonly source?: () => string;
@@ -46,34 +43,15 @@ export interface Answer {
   readonly error?: string;
 }
 
-/**
- * An error as the distribution specification wants it.
- *
- * @param detail goes to the client as it is: never a secret
- */
+/** An error as the distribution specification wants it. */
 export function errorAnswer(
   status: number,
-  error: { readonly code: OciErrorCode; readonly message: string; readonly detail?: unknown },
+  error: OciError,
   options: {
     readonly decision: AnswerDecision;
     readonly headers?: Readonly<Record<string, string | string[]>>;
   },
 ): Answer {
-  const body = Buffer.from(ociErrorBody(error.code, error.message, error.detail));
-  return {
-    status,
-    headers: {
-      ...options.headers,
-      'content-type': 'application/json',
-      'content-length': body.length,
-    },
-    body,
-    decision: options.decision,
-    error: error.message,
-  };
+  const { decision, headers } = options;
+  return { ...ociErrorAnswer(status, error, headers), decision, error: error.message };
 }
-
-/** The value of the Salvor-Source header. */
-export const SOURCE_HEADER = 'salvor-source';
-/** When the upstream confirmed what is answered while it cannot be asked. */
-export const OBSERVED_AT_HEADER = 'salvor-observed-at';

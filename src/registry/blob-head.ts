@@ -1,7 +1,8 @@
 import type { Digest } from '../oci/digest.ts';
 import { isManifest } from '../oci/manifest.ts';
 import { MEDIA_TYPE } from '../oci/media-type.ts';
-import { SOURCE_HEADER, type Answer } from './answer.ts';
+import { SOURCE_HEADER } from '../http/salvor-headers.ts';
+import type { Answer } from './answer.ts';
 import { outcomeOf, type BlobFetch } from './blob-fetch.ts';
 import type { Budgets } from './budgets.ts';
 import type { ByteBudget } from './byte-budget.ts';

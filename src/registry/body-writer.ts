@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http';
+import { waitForClient, type ClientPatience, type ClientWait } from '../http/client-wait.ts';
 import { notePassedBytes } from '../telemetry/passed-bytes.ts';
 import type { BodyStream, RelayEnd } from './answer.ts';
 import { WrongBytesError } from './relay.ts';
@@ -12,11 +13,7 @@ export interface SentBody {
   readonly error?: unknown;
 }
 
-export interface BodyWriteOptions {
-  /** A client that takes nothing for this long is let go, milliseconds. */
-  readonly clientStallMs: number;
-  /** Aborts when the client has gone. */
-  readonly signal: AbortSignal;
+export interface BodyWriteOptions extends ClientPatience {
   /** Its place among the bodies that are being sent. */
   readonly turn?: Turn | undefined;
 }
@@ -85,34 +82,9 @@ async function drain(
   response: ServerResponse,
   batch: WriteBatch,
   options: BodyWriteOptions,
-): ReturnType<typeof waitForClient> {
+): Promise<ClientWait> {
   const sinceMs = performance.now();
   const drained = await waitForClient(response, 'drain', options);
   batch.noteDrain(performance.now() - sinceMs);
   return drained;
-}
-
-/** Waits until the client has taken what was written; one that does not is let go. */
-async function waitForClient(
-  response: ServerResponse,
-  event: 'drain' | 'finish',
-  options: BodyWriteOptions,
-): Promise<'done' | 'client_gone' | 'client_stalled'> {
-  if (event === 'finish' && response.writableFinished) return 'done';
-  const outcome = await new Promise<'done' | 'client_gone' | 'client_stalled'>((resolve) => {
-    const settle = (how: 'done' | 'client_gone' | 'client_stalled'): void => {
-      clearTimeout(timer);
-      response.off(event, onEvent);
-      options.signal.removeEventListener('abort', onGone);
-      resolve(how);
-    };
-    const onEvent = (): void => settle('done');
-    const onGone = (): void => settle('client_gone');
-    const timer = setTimeout(() => settle('client_stalled'), options.clientStallMs);
-    response.once(event, onEvent);
-    options.signal.addEventListener('abort', onGone, { once: true });
-    if (options.signal.aborted) onGone();
-  });
-  if (outcome !== 'done') response.socket?.destroy();
-  return outcome;
 }

@@ -10,13 +10,14 @@ import fastify, {
   type FastifyReply,
   type FastifyRequest,
 } from 'fastify';
+import { UnreadableRequests } from '../http/unreadable-requests.ts';
 import type { Platform } from '../oci/descriptor.ts';
 import { parseV2Url, type V2Request } from '../oci/path.ts';
 import { SELF_TEST_REGISTRY } from '../oci/self-test.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { limitWaiting } from '../telemetry/waiting-connections.ts';
 import { VERSION_HEADER } from '../oci/version-header.ts';
-import { errorAnswer, type Answer } from './answer.ts';
+import { errorAnswer, type Answer, type AnswerDecision } from './answer.ts';
 import type { BlobPull } from './blob-pull.ts';
 import { writeBody, writeWholeBody, type SentBody } from './body-writer.ts';
 import type { Limits } from './budgets.ts';
@@ -29,7 +30,6 @@ import type { RequestReports } from './request-reports.ts';
 import { Trace } from './trace.ts';
 import type { Turn, Turns } from './turns.ts';
 import { busyAnswer } from './unavailable.ts';
-import { UnreadableRequests } from './unreadable-requests.ts';
 
 export interface RegistryServerOptions {
   readonly limits: Limits;
@@ -145,9 +145,7 @@ export class RegistryServer {
     this.#log = dependencies.log;
     this.#slots = bulkhead(options.limits.maxStreams, 0);
     this.#unreadable = new UnreadableRequests({
-      onAnswer: ({ decision, status }) => {
-        this.#metrics.requests.inc({ kind: 'invalid', decision, status });
-      },
+      onAnswer: (status) => this.#countInvalid('unreadable', status),
     });
     this.#app = this.#createApp();
   }
@@ -223,7 +221,11 @@ export class RegistryServer {
     });
     app.server.headersTimeout = requestTimeoutMs;
     limitWaiting(app.server, { max: this.#options.limits.maxIdleConnections });
-    app.server.on('connect', (_request, socket) => this.#unreadable.end(socket, badMethodAnswer()));
+    app.server.on('connect', (_request, socket) => {
+      const answer = badMethodAnswer();
+      this.#countInvalid(answer.decision, answer.status);
+      this.#unreadable.end(socket, answer);
+    });
     // Nothing that is pushed here is ever read: no parser, no body.
     app.removeAllContentTypeParsers();
     app.addContentTypeParser('*', (_request, _payload, done) => done(null));
@@ -236,6 +238,10 @@ export class RegistryServer {
     // What the framework dislikes about a request is answered like every other one.
     app.setErrorHandler((_error, request, reply) => this.#handle(request, reply));
     return app;
+  }
+
+  #countInvalid(decision: AnswerDecision, status: number): void {
+    this.#metrics.requests.inc({ kind: 'invalid', decision, status });
   }
 
   async #handle(request: FastifyRequest, reply: FastifyReply): Promise<void> {

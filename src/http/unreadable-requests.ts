@@ -1,8 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { OciErrorCode } from '../oci/error-body.ts';
 import { STATUS_CODES } from '../telemetry/node-http.ts';
-import { errorAnswer, type Answer } from './answer.ts';
+import { ociErrorAnswer, type WireAnswer } from './wire-answer.ts';
 
 /** How long a client may take to read that it was not understood, milliseconds. */
 const LINGER_MS = 1000;
@@ -13,12 +12,12 @@ const LINGER_MS = 1000;
  * request would begin.
  */
 export class UnreadableRequests {
-  readonly #onAnswer: (answer: Answer) => void;
+  readonly #onAnswer: (status: number) => void;
   readonly #latest = new WeakMap<Duplex, ServerResponse>();
   readonly #refused = new WeakSet<Duplex>();
 
-  /** @param dependencies.onAnswer told about each, for metrics */
-  constructor(dependencies: { readonly onAnswer: (answer: Answer) => void }) {
+  /** @param dependencies.onAnswer told the status of each that could not be read, for metrics */
+  constructor(dependencies: { readonly onAnswer: (status: number) => void }) {
     this.#onAnswer = dependencies.onAnswer;
   }
 
@@ -40,13 +39,14 @@ export class UnreadableRequests {
       socket.destroy();
       return;
     }
-    this.end(socket, answerTo(error.code));
+    const answer = answerTo(error.code);
+    this.#onAnswer(answer.status);
+    this.end(socket, answer);
   };
 
   /** Ends a connection with an answer. */
-  end(socket: Duplex, answer: Answer): void {
+  end(socket: Duplex, answer: WireAnswer): void {
     this.#refused.add(socket);
-    this.#onAnswer(answer);
     socket.on('error', () => socket.destroy());
     socket.end(render(answer));
     // Closed at once, with input unread, it would be a reset that overtakes the answer.
@@ -56,22 +56,22 @@ export class UnreadableRequests {
   }
 }
 
-function answerTo(code: string | undefined): Answer {
+function answerTo(code: string | undefined): WireAnswer {
   switch (code ?? '') {
     case 'HPE_HEADER_OVERFLOW':
-      return refusal(431, 'UNSUPPORTED', 'The headers are larger than this mirror reads');
+      return refusal(431, 'The headers are larger than this mirror reads');
     case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return refusal(408, 'UNSUPPORTED', 'The request did not come in time');
+      return refusal(408, 'The request did not come in time');
     default:
-      return refusal(400, 'UNSUPPORTED', 'This is no HTTP request');
+      return refusal(400, 'This is no HTTP request');
   }
 }
 
-function refusal(status: number, code: OciErrorCode, message: string): Answer {
-  return errorAnswer(status, { code, message }, { decision: 'unreadable' });
+function refusal(status: number, message: string): WireAnswer {
+  return ociErrorAnswer(status, { code: 'UNSUPPORTED', message });
 }
 
-function render({ status, headers, body }: Answer): Buffer {
+function render({ status, headers, body }: WireAnswer): Buffer {
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${String(value)}\r\n`);
   const head =
     `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'Refused'}\r\n` +
