@@ -62,6 +62,8 @@ function unknownIn(words: readonly string[]): string[] {
     if (inner !== undefined && !isNamed) command = inner;
     else if (word.startsWith('--')) {
       if (!hasFlag(command, word.split('=')[0]!)) found.push(word);
+    } else if (command.registeredArguments.some(({ argChoices }) => argChoices?.includes(word))) {
+      isNamed = true;
     } else if (command.commands.length > 0 && /^[a-z-]+$/.test(word) && !isNamed) {
       found.push(word);
       isNamed = true;

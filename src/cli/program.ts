@@ -3,6 +3,7 @@ import { Argument, Command, CommanderError, Option } from 'commander';
 import { ConfigError } from '../config/config-error.ts';
 import { configSchema } from '../config/schema.ts';
 import { withoutSecrets } from '../config/secrets.ts';
+import { addBootstrapHosts } from './bootstrap-hosts-command.ts';
 import { addCerts } from './certs-command.ts';
 import type { DemoOptions } from './command.ts';
 import { openConfig } from './config-source.ts';
@@ -216,11 +217,12 @@ function addUnkeep(group: Command, dependencies: ProgramDependencies): void {
 
 function addHosts(program: Command, dependencies: ProgramDependencies): void {
   const verbs = ['write', 'show', 'restore'] as const;
-  addCommand(program, {
+  const hosts = addCommand(program, {
     name: 'hosts',
     summary: "Send containerd to this node's registry through hosts.toml, show it, or undo it.",
     settings: ['node', 'registry.listen', 'registry.hostsFile', 'agent.store.containerd.socket'],
   })
+    .helpCommand(false)
     .addArgument(new Argument('[verb]', 'What to do.').choices(verbs).default('write'))
     .option('--config-path <directories>', "Instead of containerd's own config_path.")
     .option(
@@ -245,6 +247,7 @@ function addHosts(program: Command, dependencies: ProgramDependencies): void {
         await runHosts(config, { ...options, verb }, { signal, writeOut, writeError });
       });
     });
+  addBootstrapHosts(hosts, dependencies);
 }
 
 function addDoctor(program: Command, dependencies: ProgramDependencies): void {

@@ -1,6 +1,7 @@
 import { chmod, chown, lstat, mkdir, readFile, readdir, readlink, symlink } from 'node:fs/promises';
 import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { bakedTrees } from './baked-trees.ts';
 
 /** A file with its text, a link, or an empty directory; odd modes and owners where they matter. */
 export type TreeEntry =
@@ -424,6 +425,7 @@ export function certsTrees({ ca, cert, key }: TreePems): readonly CertsTree[] {
       joined: ['127.0.0.1:5001', '_default'],
       left: { localhost_5000_: 'speaks https' },
     },
+    ...bakedTrees,
   ];
 }
 

@@ -2,6 +2,7 @@ import { readFile, realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 
 import type { ContainerdRelease } from '../containerd-config/containerd-release.ts';
+import { hasBootstrapEntry, withoutBootstrapEntry } from './bootstrap-entry.ts';
 import { certFilesAsToml, findCertFiles } from './cert-files.ts';
 import { findFile, sha256, type FoundFile, type Original } from './found-file.ts';
 import { hasOwnHost, hostChain, isPlainChain, type HostChain } from './host-chain.ts';
@@ -122,7 +123,11 @@ async function planFile(
     const joined = await joinFile(base, directories, options);
     await refuseUnacceptable(registries, joined.chains, dependencies);
     const { chains } = joined;
-    const notes = [...new Set([...base.notes, ...chains.flatMap((each) => each.notes)])];
+    const isBaked = hasBootstrapEntry(base.bytes?.toString('utf8') ?? '');
+    const bootstrapNotes = isBaked ? ['the entry of `salvor hosts bootstrap` is replaced'] : [];
+    const notes = [
+      ...new Set([...base.notes, ...bootstrapNotes, ...chains.flatMap((each) => each.notes)]),
+    ];
     const common = { path, registries, found, refusal: undefined, baseBytes: base.bytes, chains };
     const isOurs = joined.after === undefined;
     if (isOurs) notes.push('it names Salvor already, by somebody else');
@@ -207,8 +212,10 @@ async function joinFile(
 ): Promise<{ readonly after: string | undefined; readonly chains: readonly HostChain[] }> {
   const [{ path, registry }] = directories as [RegistryDirectory];
   const certificates = await findCertFiles(path).catch(() => ({ ca: [], client: [] }));
-  const isEmpty = base.bytes === undefined || base.bytes.length === 0;
-  const text = isEmpty ? certFilesAsToml(certificates) : textOf(base.bytes);
+  // Neighbours are for as long as Salvor is not here: they are no way of its own to a registry.
+  const given = base.bytes === undefined ? '' : withoutBootstrapEntry(textOf(base.bytes));
+  const isEmpty = given === '';
+  const text = isEmpty ? certFilesAsToml(certificates) : given;
   const file = parseHostsToml(text);
   const hasCertificates = certificates.ca.length + certificates.client.length > 0;
   if (!isEmpty) refuseHostless(file, release, hasCertificates);
