@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry, Summary } from 'prom-client';
 import { createAgentMetrics } from '../src/agent/agent-metrics.ts';
+import { createBootstrapMetrics } from '../src/agent/bootstrap/bootstrap-metrics.ts';
 import { createBackfillMetrics } from '../src/agent/keeper/backfill-metrics.ts';
 import { createKeeperMetrics } from '../src/agent/keeper/keeper-metrics.ts';
 import { createLastCopiesMetrics } from '../src/agent/keeper/last-copies-metrics.ts';
@@ -54,6 +55,13 @@ const groups: readonly {
     title: 'Agent',
     text: 'Of `salvor agent`: what this node gives to others.',
     register: (register) => void createAgentMetrics(register),
+  },
+  {
+    title: 'Agent: nodes without Salvor',
+    text:
+      'Of the listener that `agent.bootstrap.listen` opens; where it does not, there are none: see ' +
+      '[cold-start.md](cold-start.md).',
+    register: (register) => void createBootstrapMetrics(register),
   },
   {
     title: 'Agent: pulls of this node',

@@ -1,3 +1,4 @@
+import type { BootstrapResult } from '../src/agent/bootstrap/bootstrap-metrics.ts';
 import type { Damage } from '../src/agent/keeper/backfill-plan.ts';
 import type { ReleaseReason } from '../src/agent/keeper/copy-choice.ts';
 import type { FetchFailure } from '../src/agent/keeper/fetch-error.ts';
@@ -140,6 +141,28 @@ const refusals = {
   crowd: 'too many connections at once, most of them from the same host',
 } satisfies Record<Refusal['reason'], string>;
 
+const bootstrapResults = {
+  manifest: 'a manifest or index was sent',
+  blob: 'a config or layer, or the part of it that was asked for, was sent',
+  base: 'the answer to `/v2/`',
+  missing: 'the repository may be read, and this node does not have that of it: 404',
+  not_allowed: 'a repository that may not be read, or of which this node has nothing: 404',
+  wrong_role: "the client's certificate is for another role: 403",
+  expired: "the client's certificate ended while it was connected: 403",
+  busy: '`agent.bootstrap.maxRequests` are being answered already: 503 at once',
+  store: 'the content store cannot be read: 503',
+  unsupported: decisions.unsupported,
+  bad_method: decisions.bad_method,
+  bad_request: decisions.bad_request,
+  bad_range: decisions.bad_range,
+  unreadable: decisions.unreadable,
+  failed: 'a mistake of Salvor; the log has it',
+  cut: 'the store could not give the rest of a blob',
+  wrong_bytes: ends.wrong_bytes,
+  client_gone: ends.client_gone,
+  client_stalled: ends.client_stalled,
+} satisfies Record<BootstrapResult, string>;
+
 const verdicts = {
   'not-servable': 'nodes could not serve it',
   'single-copy': 'one node alone could',
@@ -175,6 +198,7 @@ export const metricLabels: Readonly<Record<string, Readonly<Record<string, Label
     },
     code: { rule: 'a status of gRPC, such as `OK`, `NOT_FOUND`, `UNAVAILABLE`' },
   },
+  salvor_agent_bootstrap_requests_total: { result: bootstrapResults },
   salvor_agent_refused_connections_total: { reason: refusals },
   salvor_agent_members_errors_total: {
     kind: {

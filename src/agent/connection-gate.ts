@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
 import { ConnectionPlaces } from '../telemetry/connection-places.ts';
-import { listenersOf } from './grpc-listeners.ts';
+import { listenersOf, type TlsListener } from './grpc-listeners.ts';
 
 /** Where a connection comes from, as far as that is known. */
 export interface Remote {
@@ -53,30 +53,33 @@ export class ConnectionGate {
    * @param options.isSecure whether connections begin with TLS
    */
   watch(server: GrpcServer, options: { readonly isSecure: boolean }): void {
+    for (const listener of listenersOf(server)) this.watchListener(listener, options);
+  }
+
+  /** The same for a server of Node's own, which need not listen yet. */
+  watchListener(listener: TlsListener, options: { readonly isSecure: boolean }): void {
     const { maxConnections, maxHandshakes } = this.#limits;
-    for (const listener of listenersOf(server)) {
-      const pending = new Map<string, Socket>();
-      listener.maxConnections = maxConnections + maxHandshakes + BURST;
-      listener.on('drop', (remote) => this.#onCrowd(remote ?? {}));
-      listener.on('connection', (socket) => {
-        const ends = endsOf(socket);
-        socket.once('close', () => {
-          this.#handshakes.leave(socket);
-          this.#connections.leave(socket);
-          if (pending.get(ends) === socket) pending.delete(ends);
-        });
-        if (options.isSecure) pending.set(ends, socket);
-        this.#end((options.isSecure ? this.#handshakes : this.#connections).take(socket));
-      });
-      listener.on('secureConnection', (secured: TLSSocket) => {
-        const socket = pending.get(endsOf(secured));
-        pending.delete(endsOf(secured));
-        // Its other end has gone meanwhile, or nobody counts it.
-        if (socket === undefined) return void secured.destroy();
+    const pending = new Map<string, Socket>();
+    listener.maxConnections = maxConnections + maxHandshakes + BURST;
+    listener.on('drop', (remote) => this.#onCrowd(remote ?? {}));
+    listener.on('connection', (socket) => {
+      const ends = endsOf(socket);
+      socket.once('close', () => {
         this.#handshakes.leave(socket);
-        this.#end(this.#connections.take(socket));
+        this.#connections.leave(socket);
+        if (pending.get(ends) === socket) pending.delete(ends);
       });
-    }
+      if (options.isSecure) pending.set(ends, socket);
+      this.#end((options.isSecure ? this.#handshakes : this.#connections).take(socket));
+    });
+    listener.on('secureConnection', (secured: TLSSocket) => {
+      const socket = pending.get(endsOf(secured));
+      pending.delete(endsOf(secured));
+      // Its other end has gone meanwhile, or nobody counts it.
+      if (socket === undefined) return void secured.destroy();
+      this.#handshakes.leave(socket);
+      this.#end(this.#connections.take(socket));
+    });
   }
 
   #end(socket: Socket | undefined): void {

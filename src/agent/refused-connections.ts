@@ -4,7 +4,7 @@ import type { TLSSocket } from 'node:tls';
 import type { Logger } from '../telemetry/logger.ts';
 import type { AgentMetrics } from './agent-metrics.ts';
 import type { Remote } from './connection-gate.ts';
-import { listenersOf } from './grpc-listeners.ts';
+import { listenersOf, type TlsListener } from './grpc-listeners.ts';
 import { Seldom } from '../telemetry/seldom.ts';
 
 /** Why a connection came to nothing before there was a call. */
@@ -51,13 +51,16 @@ export class RefusedConnections {
 
   /** Looks at what a server, that listens already, refuses. */
   watch(server: GrpcServer): void {
-    for (const listener of listenersOf(server)) {
-      // Asked once, a socket knows the address of its other end after that end has gone.
-      listener.on('connection', (socket: Socket) => socket.remoteAddress);
-      listener.on('tlsClientError', (error, socket) => {
-        this.#report(refusalOf(error, socket), remoteOf(socket));
-      });
-    }
+    for (const listener of listenersOf(server)) this.watchListener(listener);
+  }
+
+  /** The same for a TLS server of Node's own, which need not listen yet. */
+  watchListener(listener: TlsListener): void {
+    // Asked once, a socket knows the address of its other end after that end has gone.
+    listener.on('connection', (socket: Socket) => socket.remoteAddress);
+    listener.on('tlsClientError', (error, socket) => {
+      this.#report(refusalOf(error, socket), remoteOf(socket));
+    });
   }
 
   /** Counts a connection that was one too many, see {@link ConnectionGate}. */

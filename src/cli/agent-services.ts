@@ -32,15 +32,18 @@ import type { ContentStore } from '../agent/store.ts';
 import type { Config } from '../config/schema.ts';
 import { isInShare } from '../node/hosts/node-share.ts';
 import type { Digest } from '../oci/digest.ts';
-import { Locator, type AskMember } from '../discovery/locate.ts';
+import { Locator } from '../discovery/locate.ts';
 import type { Member, MembershipStatus } from '../discovery/membership.ts';
 import { AgentPool } from '../rpc/agent-pool.ts';
+import type { WebIdentity } from '../rpc/web-identity.ts';
 import type { AdminPage } from '../telemetry/admin-server.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { guardOfAll } from './address-guards.ts';
 import { agentReport } from './agent-report.ts';
+import { askMember } from './ask-member.ts';
 import { nodeMembership } from './membership.ts';
+import { bootstrapService } from './bootstrap-service.ts';
 import { BACKFILL_OFF, backfillOf } from './backfill-service.ts';
 import { lastCopiesService } from './last-copies-service.ts';
 import { mirrorUrlOf } from './mirror-url.ts';
@@ -59,6 +62,8 @@ export interface AgentParts {
   /** The way to containerd itself, where the store is containerd's. The store closes it. */
   readonly containerd?: ContainerdConnection;
   readonly credentials: NodeCredentials;
+  /** For the listener that speaks HTTPS; left out: there is none, whatever is configured. */
+  readonly webIdentity?: WebIdentity;
   /** Left out where the store itself keeps what the upstream confirmed. */
   readonly observationFile?: ObservationFile;
   /** Where the result of the last proof outlives the process; left out: it does not. */
@@ -220,6 +225,10 @@ export function agentService(
     lastCopiesService(config, {
       ...{ containerd, inventories, membership, pool, log, metrics: parts.metrics },
     });
+  const { webIdentity } = parts;
+  const bootstrap =
+    webIdentity &&
+    bootstrapService(config, { ...parts, webIdentity, content, agentMetrics: metrics });
   const service: Service = {
     name: 'agent',
     start: async () => {
@@ -231,6 +240,7 @@ export function agentService(
         });
         log.info({ address: options.listen, port }, 'agent listens for other nodes');
       }
+      await bootstrap?.start();
       await proofs.load();
       integrity.start();
       backfill?.start();
@@ -243,7 +253,11 @@ export function agentService(
       await pulls?.stop();
       await report.stop();
       inventories.stop();
-      await Promise.all([peers.close({ signal }), local.close({ signal })]);
+      await Promise.all([
+        peers.close({ signal }),
+        local.close({ signal }),
+        bootstrap?.stop({ signal }),
+      ]);
       pool.close();
       await keeper?.stop();
       await integrity.stop();
@@ -255,6 +269,7 @@ export function agentService(
     services: [membership.service, service, ...(copies?.services ?? [])],
     apply: (next) => {
       upstreams = next.registry;
+      bootstrap?.apply(next);
       membership.apply(next.agent.members);
       report.apply(next);
       copies?.apply(next.agent);
@@ -331,38 +346,4 @@ function imageKeeper(
       clock: systemClock,
     },
   );
-}
-
-function askMember(parts: {
-  readonly selfName: string;
-  readonly content: HeldContent;
-  readonly pool: AgentPool;
-  readonly readers: { readonly count: number };
-  readonly limits: { readonly maxReaders: number };
-}): AskMember {
-  const { selfName, content, pool, readers, limits: bounds } = parts;
-  return async (member, key, limits) => {
-    const isSelf = member.name === selfName;
-    if ('name' in key) {
-      const { tags, registrySeen } = isSelf
-        ? await content.resolve(key.name, limits)
-        : await pool.client(member.address, member.name).resolve(key.name, limits);
-      if (tags.length === 0 && !registrySeen) return undefined;
-      return { sizeBytes: 0, verified: false, busy: false, tags, registrySeen };
-    }
-    if (!isSelf) {
-      const blob = await pool.client(member.address, member.name).stat(key.digest, limits);
-      return blob === undefined ? undefined : { ...blob, tags: [], registrySeen: false };
-    }
-    const held = await content.stat(key.digest, limits);
-    if (held === undefined) return undefined;
-    const { sizeBytes, verified } = held;
-    return {
-      sizeBytes,
-      verified,
-      busy: readers.count >= bounds.maxReaders,
-      tags: [],
-      registrySeen: false,
-    };
-  };
 }

@@ -1,7 +1,12 @@
+import { isIP } from 'node:net';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { parseQuantity } from '../config/quantity.ts';
+import { textFormats } from '../config/text-format.ts';
 import type { Role } from '../rpc/identity-roles.ts';
 import type { CertsTarget } from './certs.ts';
+
+// Not from where roles are told apart: that is loaded when a command is called.
+const ROLES = ['agent', 'registry', 'bootstrap'] as const satisfies readonly Role[];
 
 interface TargetFlags {
   readonly authority?: string;
@@ -12,6 +17,7 @@ interface TargetFlags {
   readonly authoritySecret?: string;
   readonly agentSecret?: string;
   readonly registrySecret?: string;
+  readonly bootstrapSecret?: string;
   readonly kubeconfig?: string | true;
   readonly json: boolean;
 }
@@ -20,6 +26,7 @@ interface IssueFlags extends TargetFlags {
   readonly validity: number;
   readonly authorityValidity: number;
   readonly settle: number;
+  readonly address?: readonly string[];
   readonly forget?: readonly string[];
 }
 
@@ -34,7 +41,7 @@ export function addCerts(
     .description(
       'Make, show and replace the certificates by which nodes know each other.\n\nIn directories ' +
         '(--authority, --out) or in Secrets of Kubernetes (--authority-secret, --agent-secret, ' +
-        '--registry-secret). The authority never belongs on a node.',
+        '--registry-secret, --bootstrap-secret). The authority never belongs on a node.',
     )
     .helpOption('-h, --help', 'Print help.');
   const { writeOut } = dependencies;
@@ -69,7 +76,11 @@ async function issue(
 ): Promise<string> {
   const { runCertsIssue } = await import('./certs.ts');
   return runCertsIssue(targetOf(flags), {
-    request: { ...request, forget: flags.forget ?? [] },
+    request: {
+      ...request,
+      forget: flags.forget ?? [],
+      ...(flags.address && { agentAddresses: flags.address }),
+    },
     times: {
       identityValidMs: flags.validity,
       authorityValidMs: flags.authorityValidity,
@@ -81,6 +92,7 @@ async function issue(
 
 function targetOf(flags: TargetFlags): CertsTarget {
   const { authority, authoritySecret, agentSecret, registrySecret, kubeconfig } = flags;
+  const { bootstrapSecret } = flags;
   return {
     ...(authority !== undefined && { authorityDirectory: authority }),
     directories: flags.out ?? [],
@@ -90,6 +102,7 @@ function targetOf(flags: TargetFlags): CertsTarget {
     ...(authoritySecret !== undefined && { authoritySecret }),
     ...(agentSecret !== undefined && { agentSecret }),
     ...(registrySecret !== undefined && { registrySecret }),
+    ...(bootstrapSecret !== undefined && { bootstrapSecret }),
     ...(kubeconfig !== undefined && { kubeconfig: kubeconfig === true ? '' : kubeconfig }),
   };
 }
@@ -109,7 +122,10 @@ function addTargets(group: Command, options: { name: string; summary: string }):
       collect,
     )
     .addOption(
-      new Option('--roles <roles>', 'For which roles there is an identity in --out.')
+      new Option(
+        '--roles <roles>',
+        'For which roles there is an identity in --out: agent, registry, bootstrap.',
+      )
         .default(['agent', 'registry'], 'agent,registry')
         .argParser(parseRoles),
     )
@@ -122,6 +138,10 @@ function addTargets(group: Command, options: { name: string; summary: string }):
     .option('--authority-secret <name>', 'Secret of the authority; no node needs to read it.')
     .option('--agent-secret <name>', 'Secret for the identity of agents.')
     .option('--registry-secret <name>', 'Secret for the identity of registries.')
+    .option(
+      '--bootstrap-secret <name>',
+      'Secret for the identity that containerd shows on nodes that Salvor has not come to yet.',
+    )
     .option('--kubeconfig [file]', "Use a kubeconfig file, not the Pod's service account.")
     .option('--json', 'Print JSON.', false);
 }
@@ -132,6 +152,12 @@ function addIssuing(group: Command, options: { name: string; summary: string }):
     .addOption(duration('--authority-validity <time>', 'Lifetime of authorities.', '3650d'))
     .addOption(
       duration('--settle <time>', 'What all nodes take at most to see what was issued.', '1h'),
+    )
+    .option(
+      '--address <address>',
+      'IP address or DNS name under which containerd of new nodes reaches an agent; may be given ' +
+        'several times. Goes into identities of agents. Default: those in the present ones.',
+      collectAddress,
     )
     .option('--forget <name>', 'An identity that is gone for good.', collect);
 }
@@ -148,9 +174,19 @@ function parseTime(text: string): number {
 
 function parseRoles(text: string): Role[] {
   const roles = text.split(',');
-  const isKnown = (role: string): role is Role => role === 'agent' || role === 'registry';
-  if (!roles.every(isKnown)) throw new InvalidArgumentError('Expected agent, registry, or both.');
+  const isKnown = (role: string): role is Role => (ROLES as readonly string[]).includes(role);
+  if (!roles.every(isKnown)) {
+    throw new InvalidArgumentError(`Expected one or more of ${ROLES.join(', ')}.`);
+  }
   return [...new Set(roles)];
+}
+
+function collectAddress(value: string, before: readonly string[] = []): readonly string[] {
+  const isName = textFormats.dnsName.matches(value.replace(/^\*\./, '')) && !/^[\d.]+$/.test(value);
+  if (isIP(value) === 0 && !isName) {
+    throw new InvalidArgumentError('Expected an IP address or a DNS name, without a port.');
+  }
+  return [...before, value];
 }
 
 function collect(value: string, before: readonly string[] = []): readonly string[] {

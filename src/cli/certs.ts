@@ -24,6 +24,7 @@ export interface CertsTarget {
   readonly authoritySecret?: string;
   readonly agentSecret?: string;
   readonly registrySecret?: string;
+  readonly bootstrapSecret?: string;
   /** undefined: the service account of this Pod; empty: $KUBECONFIG or the home directory's. */
   readonly kubeconfig?: string;
 }
@@ -81,7 +82,10 @@ export async function runCertsShow(
 /** @throws when neither directories nor Secrets are named, or both are */
 function storesOf(target: CertsTarget): Stores {
   const { authorityDirectory, authoritySecret, directories } = target;
-  const secrets = [target.agentSecret, target.registrySecret].filter((each) => each !== undefined);
+  const { agentSecret, bootstrapSecret, registrySecret } = target;
+  const secrets = [agentSecret, registrySecret, bootstrapSecret].filter(
+    (each) => each !== undefined,
+  );
   const inDirectories = authorityDirectory !== undefined && directories.length > 0;
   const inSecrets = authoritySecret !== undefined && secrets.length > 0;
   const isMixed =
@@ -118,6 +122,7 @@ function secretStores(target: CertsTarget, authoritySecret: string): Stores {
   const names: Readonly<Record<Role, string | undefined>> = {
     agent: target.agentSecret,
     registry: target.registrySecret,
+    bootstrap: target.bootstrapSecret,
   };
   const identities = ROLES.flatMap((role) => {
     const name = names[role];

@@ -11,6 +11,7 @@ import {
   type Renewable,
   type Role,
 } from '../rpc/identity.ts';
+import { WebIdentity } from '../rpc/web-identity.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { Seldom } from '../telemetry/seldom.ts';
@@ -30,6 +31,8 @@ export interface NodeCredentials {
 
 /** The same, and what keeps them up to date. */
 export interface NodeIdentity extends NodeCredentials {
+  /** For servers that speak HTTPS; undefined where there is no TLS. */
+  readonly web: WebIdentity | undefined;
   readonly services: readonly Service[];
 }
 
@@ -51,7 +54,7 @@ export async function nodeIdentity(
   config: Config['tls'],
   dependencies: { readonly role: Role; readonly log: Logger; readonly metrics: Registry },
 ): Promise<NodeIdentity> {
-  if (config.mode === 'off') return { ...plainCredentials(), services: [] };
+  if (config.mode === 'off') return { ...plainCredentials(), web: undefined, services: [] };
   const { role, log } = dependencies;
   const metrics = createIdentityMetrics(dependencies.metrics);
   const identity = await readIdentity(config);
@@ -68,9 +71,10 @@ export async function nodeIdentity(
   };
   const server = mutualServerCredentials(identity);
   const channel = mutualChannelCredentials(identity, { onEarlyEnd });
+  const web = new WebIdentity(identity);
   const take = async (files: IdentityFiles): Promise<void> => {
     try {
-      facts = renew(files, [server, channel], { role });
+      facts = renew(files, [server, channel, web], { role });
       metrics.show(facts);
       metrics.recordReload(true);
       log.info(describe(facts), 'identity reloaded, new connections use it');
@@ -89,7 +93,7 @@ export async function nodeIdentity(
     start: async () => watch.start(),
     stop: () => watch.stop(),
   };
-  return { server, channel, services: [service] };
+  return { server, channel, web, services: [service] };
 }
 
 /** What is wrong at the start is said and no more: it may be put right while the process runs. */

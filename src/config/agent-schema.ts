@@ -1,4 +1,5 @@
 import { agentLimitsSection } from './agent-limits-schema.ts';
+import { bootstrapSection } from './bootstrap-schema.ts';
 import { copiesSection } from './copies-schema.ts';
 import { membersSection } from './members-schema.ts';
 import {
@@ -43,6 +44,7 @@ export const agentSection = section(
       format: 'absolutePath',
       description: "Unix socket for this node's registry.",
     }),
+    bootstrap: bootstrapSection,
     store: section('Where the content is.', {
       kind: choice(
         ['containerd', 'directory'],

@@ -205,7 +205,39 @@ function checkCopies({ config, sourceOf }: RuleInput): ConfigMistake[] {
   return [{ key, source: sourceOf(key), found, expected }];
 }
 
+function checkBootstrap({ config, command, sourceOf }: RuleInput): ConfigMistake[] {
+  const { listen, repositories } = config.agent.bootstrap;
+  if (listen === '') return [];
+  const mistakes: ConfigMistake[] = [];
+  if (repositories.length === 0) {
+    const key = 'agent.bootstrap.repositories';
+    const expected = 'what may be read there, as agent.bootstrap.listen is given';
+    mistakes.push({ key, source: sourceOf(key), expected });
+  }
+  const key = 'agent.bootstrap.listen';
+  const place = { key, source: sourceOf(key), found: showValue(listen) };
+  if (command === 'agent' && config.tls.mode === 'off') {
+    mistakes.push({ ...place, expected: 'nothing, as tls.mode is off' });
+  }
+  const { admin, listen: peers } = config.agent;
+  if (!listen.endsWith(':0') && [admin, peers].includes(listen)) {
+    const expected = 'an address other than agent.listen and agent.admin';
+    mistakes.push({ ...place, expected });
+  }
+  return mistakes;
+}
+
 const rules: readonly Rule[] = [
+  {
+    keys: [
+      'agent.bootstrap.listen',
+      'agent.bootstrap.repositories',
+      'agent.listen',
+      'agent.admin',
+      'tls.mode',
+    ],
+    check: checkBootstrap,
+  },
   { keys: ['registry.mirrors'], check: checkMirrors },
   {
     keys: ['agent.copies.releaseAtPercent', 'agent.copies.dropAtPercent'],

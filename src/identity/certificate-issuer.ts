@@ -8,6 +8,7 @@ import {
 import { certificatesIn, checkIdentity } from '../rpc/identity-facts.ts';
 import type { Identity } from '../rpc/identity.ts';
 import type { AuthorityState, KeptAuthority } from './authority-state.ts';
+import { addressesFor } from './identity-addresses.ts';
 import type { AuthorityStore, IdentityStore } from './identity-store.ts';
 
 export interface CertificateIssuerOptions {
@@ -25,6 +26,11 @@ export interface IssueRequest {
   readonly replaceAuthority?: boolean;
   /** Issue every identity anew. */
   readonly renewIdentities?: boolean;
+  /**
+   * DNS names and IP addresses under which containerd reaches agents; they go into identities of
+   * that role. Undefined: those that are in the present ones stay.
+   */
+  readonly agentAddresses?: readonly string[];
   /** Names of identities that are gone for good. */
   readonly forget?: readonly string[];
 }
@@ -82,12 +88,13 @@ export class CertificateIssuer {
       state = { ...state, targets: state.targets.filter((name) => !gone.includes(name)) };
       await this.#authority.write(state);
     }
-    state = await this.#distribute(state, { done, isForced: request.renewIdentities === true });
+    const isForced = request.renewIdentities === true;
+    state = await this.#distribute(state, { done, request, isForced });
     const following = await this.#next(state, request);
     if (following !== undefined) {
       await this.#authority.write(following.state);
       done.push(`${this.#authority.name}: ${following.what}`);
-      state = await this.#distribute(following.state, { done, isForced: false });
+      state = await this.#distribute(following.state, { done, request, isForced: false });
     }
     return { done, phase: state.phase, nextStepAtMs: this.#nextStepAtMs(state) };
   }
@@ -112,7 +119,11 @@ export class CertificateIssuer {
   /** @returns the state in which every identity agrees with the phase */
   async #distribute(
     state: AuthorityState,
-    options: { readonly done: string[]; readonly isForced: boolean },
+    options: {
+      readonly done: string[];
+      readonly request: IssueRequest;
+      readonly isForced: boolean;
+    },
   ): Promise<AuthorityState> {
     const names = this.#identities.map(({ name }) => name);
     const forgotten = state.targets.filter((name) => !names.includes(name));
@@ -131,7 +142,7 @@ export class CertificateIssuer {
     }
     let changes = 0;
     for (const store of this.#identities) {
-      const what = await this.#bringUpToDate(store, known, options.isForced);
+      const what = await this.#bringUpToDate(store, known, options);
       if (what === undefined) continue;
       changes += 1;
       options.done.push(`${store.name}: ${what}`);
@@ -146,16 +157,20 @@ export class CertificateIssuer {
   async #bringUpToDate(
     store: IdentityStore,
     state: AuthorityState,
-    isForced: boolean,
+    { isForced, request }: { readonly request: IssueRequest; readonly isForced: boolean },
   ): Promise<string | undefined> {
     const known = await store.read();
     const ca = trustedBy(state);
+    const addresses = addressesFor(store, known, request.agentAddresses);
     const signer = this.#signerOf(state, known);
     const reason =
-      isForced && signer !== undefined ? 'as asked' : this.#faultOf(known, store, state);
+      isForced && signer !== undefined
+        ? 'as asked'
+        : this.#faultOf(known, { roles: store.roles, addresses }, state);
     if (reason !== undefined && signer !== undefined) {
       const authority = await authorityFromPem(signer);
       const identity = await issueIdentity(authority, store.roles, {
+        addresses,
         nowMs: this.#now(),
         validMs: Math.min(
           this.#options.identityValidMs,
@@ -186,7 +201,7 @@ export class CertificateIssuer {
   /** @returns why an identity has to be issued anew */
   #faultOf(
     identity: Identity | undefined,
-    store: IdentityStore,
+    wanted: Pick<IdentityStore, 'roles'> & { readonly addresses: readonly string[] },
     state: AuthorityState,
   ): string | undefined {
     if (identity === undefined) return 'there was none';
@@ -197,9 +212,11 @@ export class CertificateIssuer {
     } catch (error) {
       return `the old one was of no use: ${error instanceof Error ? error.message : String(error)}`;
     }
-    if (store.roles.some((role) => !leaf.roles.has(role)) || leaf.roles.size > store.roles.length) {
+    const { addresses, roles } = wanted;
+    if (roles.some((role) => !leaf.roles.has(role)) || leaf.roles.size > roles.length) {
       return 'the old one was for other roles';
     }
+    if (leaf.addresses.join() !== addresses.join()) return 'the old one was for other addresses';
     if (this.#isOld(leaf.leaf)) return 'the old one is near its end';
     const isCurrent = issued(identity, state.current) || state.phase === 'introducing';
     return isCurrent ? undefined : 'the old one was by the previous authority';

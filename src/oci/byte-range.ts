@@ -51,6 +51,21 @@ export function parseByteRange(
 }
 
 /**
+ * Applies a range to content of a known size; an end beyond it is cut.
+ *
+ * @returns undefined when the content has no byte in the range (an answer of 416)
+ */
+export function resolveByteRange(spec: ByteRangeSpec, sizeBytes: number): ByteRange | undefined {
+  if ('suffix' in spec) {
+    return spec.suffix === 0 || sizeBytes === 0
+      ? undefined
+      : { start: Math.max(0, sizeBytes - spec.suffix), end: sizeBytes - 1 };
+  }
+  const end = Math.min(spec.end ?? sizeBytes - 1, sizeBytes - 1);
+  return spec.start > end ? undefined : { start: spec.start, end };
+}
+
+/**
  * The Range header that asks for the bytes from `start` to `end`, or to the end of the content.
  *
  * @throws RangeError when the positions are no range

@@ -1,6 +1,7 @@
 // tsyringe, which the certificate library stands on, wants it loaded first.
 import 'reflect-metadata';
 import { randomBytes, webcrypto } from 'node:crypto';
+import { isIP } from 'node:net';
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
@@ -60,12 +61,20 @@ export async function createAuthority(
  *
  * @param roles what it may act as
  * @param options.validMs lifetime; one year unless told
+ * @param options.addresses DNS names and IP addresses that it is known by beside its roles, to
+ *   clients that look for those
  */
 export async function issueIdentity(
   authority: Authority,
   roles: readonly Role[],
-  options: { readonly validMs?: number; readonly nowMs?: number } = {},
+  options: {
+    readonly validMs?: number;
+    readonly nowMs?: number;
+    readonly addresses?: readonly string[];
+  } = {},
 ): Promise<Identity> {
+  const isServer = roles.some((role) => role !== 'bootstrap');
+  const { addresses = [] } = options;
   const keys = await generateKeys();
   const certificate = await X509CertificateGenerator.create({
     serialNumber: serialNumber(),
@@ -78,10 +87,17 @@ export async function issueIdentity(
     extensions: [
       new BasicConstraintsExtension(false, undefined, true),
       new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
-      new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth, ExtendedKeyUsage.clientAuth]),
-      new SubjectAlternativeNameExtension(
-        roles.map((role) => ({ type: 'dns', value: roleName(role) })),
-      ),
+      new ExtendedKeyUsageExtension([
+        ...(isServer ? [ExtendedKeyUsage.serverAuth] : []),
+        ExtendedKeyUsage.clientAuth,
+      ]),
+      new SubjectAlternativeNameExtension([
+        ...roles.map((role) => ({ type: 'dns' as const, value: roleName(role) })),
+        ...addresses.map((value) => ({
+          type: isIP(value) === 0 ? ('dns' as const) : ('ip' as const),
+          value,
+        })),
+      ]),
       await AuthorityKeyIdentifierExtension.create(authority.certificate.publicKey),
     ],
   });

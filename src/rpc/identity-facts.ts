@@ -1,6 +1,6 @@
 import { X509Certificate, createPrivateKey } from 'node:crypto';
 import type { Identity, Role } from './identity.ts';
-import { rolesIn } from './identity-roles.ts';
+import { addressesIn, rolesIn } from './identity-roles.ts';
 
 /** What a certificate says, for people, logs and metrics. */
 export interface CertificateFacts {
@@ -17,6 +17,8 @@ export interface CertificateFacts {
 export interface IdentityFacts {
   readonly leaf: CertificateFacts;
   readonly roles: ReadonlySet<Role>;
+  /** What it is known by beside its roles. */
+  readonly addresses: readonly string[];
   /** The authorities that it trusts. */
   readonly authorities: readonly CertificateFacts[];
 }
@@ -74,7 +76,8 @@ export function checkIdentity(
   if (!isIssuedBy(chain, authorities)) {
     throw unusable(facts, 'none of the authorities that it trusts has issued it');
   }
-  return { leaf: facts, roles, authorities: authorities.map(factsOf) };
+  const addresses = addressesIn(leaf.subjectAltName);
+  return { leaf: facts, roles, addresses, authorities: authorities.map(factsOf) };
 }
 
 /** Whether a chain, the leaf first, ends at one of the authorities. */

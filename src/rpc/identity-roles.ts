@@ -1,7 +1,12 @@
-/** What a process is, as its certificate says it. */
-export type Role = 'agent' | 'registry';
+import { isIP } from 'node:net';
 
-export const ROLES: readonly Role[] = ['agent', 'registry'];
+/**
+ * What somebody is, as their certificate says it: a process of Salvor, or ("bootstrap") the
+ * containerd of a node that Salvor has not come to yet.
+ */
+export type Role = 'agent' | 'registry' | 'bootstrap';
+
+export const ROLES: readonly Role[] = ['agent', 'registry', 'bootstrap'];
 
 /**
  * The DNS name that stands for a role. Certificates carry it as a subject alternative name, so
@@ -18,4 +23,25 @@ export function roleName(role: Role): string {
 export function rolesIn(names: string | undefined): ReadonlySet<Role> {
   const found = (names ?? '').split(', ');
   return new Set(ROLES.filter((role) => found.includes(`DNS:${roleName(role)}`)));
+}
+
+/**
+ * The names beside roles, by which others than Salvor's own processes know a server.
+ *
+ * @param names subject alternative names as Node writes them
+ * @returns DNS names and IP addresses, each in its one form, sorted
+ */
+export function addressesIn(names: string | undefined): readonly string[] {
+  const roles = ROLES.map(roleName);
+  const found = (names ?? '').split(', ').flatMap((name) => {
+    const [, value = ''] = /^(?:DNS|IP Address):(.+)$/.exec(name) ?? [];
+    return value === '' || roles.includes(value) ? [] : [addressForm(value)];
+  });
+  return [...new Set(found)].toSorted();
+}
+
+/** One form for each address: names in lower case, IPv6 addresses as short as they can be. */
+export function addressForm(address: string): string {
+  if (isIP(address) !== 6) return address.toLowerCase();
+  return new URL(`http://[${address}]/`).hostname.slice(1, -1);
 }

@@ -25,7 +25,7 @@ const EARLY_MS = 1000;
  * For a client to get through TLS, milliseconds. Nodes need a few round trips; Node.js would wait
  * for two minutes, and hold some 50 KiB meanwhile.
  */
-const HANDSHAKE_MS = 5000;
+export const HANDSHAKE_MS = 5000;
 
 const READ_TRIES = 10;
 const READ_PAUSE_MS = 100;
@@ -109,7 +109,8 @@ export function rolesOf(certificate: PeerCertificate | undefined): ReadonlySet<R
   return rolesIn(certificate?.subjectaltname);
 }
 
-function contextOptions(identity: Identity): SecureContextOptions {
+/** What both ends of a connection are set up with. */
+export function tlsOptionsOf(identity: Identity): SecureContextOptions {
   return {
     ca: identity.ca,
     cert: identity.certificate,
@@ -123,12 +124,12 @@ class MutualServerCredentials extends ServerCredentials implements Renewable {
   constructor(identity: Identity, handshakeMs: number) {
     super(
       { requestCert: true, rejectUnauthorized: true, handshakeTimeout: handshakeMs },
-      contextOptions(identity),
+      tlsOptionsOf(identity),
     );
   }
 
   renew(identity: Identity): void {
-    const options = contextOptions(identity);
+    const options = tlsOptionsOf(identity);
     // The server would only log that it cannot use them, and refuse everybody from then on.
     createSecureContext(options);
     this.updateSecureContextOptions(options);
@@ -207,7 +208,7 @@ function endOf(identity: Identity): number {
 }
 
 function channelOf(identity: Identity): ChannelCredentials {
-  return credentials.createFromSecureContext(createSecureContext(contextOptions(identity)), {
+  return credentials.createFromSecureContext(createSecureContext(tlsOptionsOf(identity)), {
     checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
       checkServerIdentity(roleName('agent'), certificate),
   });

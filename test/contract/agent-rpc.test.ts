@@ -107,7 +107,8 @@ describe('Peer over mutual TLS', () => {
     'Peer answers %s to the roles that may call it and to no other',
     async (method) => {
       const scene = await start();
-      for (const roles of [['agent'], ['registry'], ['agent', 'registry'], []] as Role[][]) {
+      const all = [['agent'], ['registry'], ['agent', 'registry'], ['bootstrap'], []] as Role[][];
+      for (const roles of all) {
         const client = await peerAs(scene, roles);
         const outcome = await calls[method](client, scene).then(
           () => 'answered',

@@ -146,6 +146,8 @@ export class ClusterNode {
 
 /** Several nodes that know each other. */
 export interface Cluster {
+  /** Has issued the identities of all of them. */
+  readonly authority: Authority;
   readonly nodes: readonly ClusterNode[];
   /** @throws when there is no node of that name */
   node(name: string): ClusterNode;
@@ -168,6 +170,7 @@ export async function startCluster(scope: TestScope, options: ClusterOptions): P
   };
   for (const name of options.nodes) await add(name);
   return {
+    authority,
     nodes,
     add,
     node: (name) => {
@@ -252,7 +255,8 @@ async function writeIdentity(
   authority: Authority,
 ): Promise<{ ca: string; certificate: string; key: string }> {
   await mkdir(directory, { recursive: true });
-  const identity = await issueIdentity(authority, ['agent', 'registry']);
+  const addresses = ['127.0.0.1'];
+  const identity = await issueIdentity(authority, ['agent', 'registry'], { addresses });
   const paths = {
     ca: join(directory, 'ca.crt'),
     certificate: join(directory, 'tls.crt'),

@@ -5,8 +5,9 @@ import {
   type Descriptor,
   type Platform,
 } from '../../oci/descriptor.ts';
-import { digestAlgorithm, digestOf, type Digest } from '../../oci/digest.ts';
+import type { Digest } from '../../oci/digest.ts';
 import { MAX_MANIFEST_SIZE_BYTES, parseManifest, type Manifest } from '../../oci/manifest.ts';
+import { readWhole } from '../read-blob.ts';
 import type { ContentStore, StoreCallOptions } from '../store.ts';
 
 /** What a digest was found to hold. */
@@ -85,16 +86,8 @@ export class ManifestReader {
       if (blob.sizeBytes > MAX_MANIFEST_SIZE_BYTES) {
         return { problem: `${digest} has ${blob.sizeBytes} bytes, too many for a manifest` };
       }
-      const bytes = Buffer.allocUnsafe(blob.sizeBytes);
-      let filled = 0;
-      while (filled < bytes.length) {
-        const count = await blob.read(bytes.subarray(filled), filled);
-        if (count === 0) break;
-        filled += count;
-      }
-      if (filled === bytes.length && digestOf(bytes, digestAlgorithm(digest)) === digest) {
-        return { value: bytes };
-      }
+      const bytes = await readWhole(blob);
+      if (bytes !== undefined) return { value: bytes };
       return { problem: `the bytes of ${digest} are not those that it names`, isWrong: true };
     } catch (error) {
       options.signal?.throwIfAborted();

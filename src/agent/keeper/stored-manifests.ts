@@ -1,8 +1,9 @@
 import { LRUCache } from 'lru-cache';
 
-import { digestAlgorithm, digestOf, type Digest } from '../../oci/digest.ts';
+import type { Digest } from '../../oci/digest.ts';
 import { MAX_MANIFEST_SIZE_BYTES, parseManifest, type Manifest } from '../../oci/manifest.ts';
-import type { ContentStore, OpenBlob, StoreCallOptions } from '../store.ts';
+import { readWhole } from '../read-blob.ts';
+import type { ContentStore, StoreCallOptions } from '../store.ts';
 
 /** Descriptors, over all manifests that are remembered. */
 const DEFAULT_MAX_CHILDREN = 50_000;
@@ -40,8 +41,8 @@ export class StoredManifests {
     if (blob === undefined) return undefined;
     try {
       if (blob.sizeBytes > MAX_MANIFEST_SIZE_BYTES) return undefined;
-      const bytes = await readAll(blob, options);
-      if (digestOf(bytes, digestAlgorithm(digest)) !== digest) return undefined;
+      const bytes = await readWhole(blob, options);
+      if (bytes === undefined) return undefined;
       const manifest = parseManifest(bytes);
       if (!manifest.ok) return undefined;
       this.#known.set(digest, manifest.value);
@@ -50,16 +51,4 @@ export class StoredManifests {
       await blob.close();
     }
   }
-}
-
-async function readAll(blob: OpenBlob, { signal }: StoreCallOptions): Promise<Buffer> {
-  const bytes = Buffer.allocUnsafe(blob.sizeBytes);
-  let filled = 0;
-  while (filled < bytes.byteLength) {
-    signal?.throwIfAborted();
-    const count = await blob.read(bytes.subarray(filled), filled);
-    if (count === 0) break;
-    filled += count;
-  }
-  return bytes.subarray(0, filled);
 }

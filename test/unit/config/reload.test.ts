@@ -77,6 +77,7 @@ describe('planReload', () => {
         'registry.upstreams',
         'registry.mirrors',
         'registry.policies',
+        'agent.bootstrap.repositories',
         'agent.copies.wanted',
         'agent.copies.policies',
         'agent.copies.budgetBytes',

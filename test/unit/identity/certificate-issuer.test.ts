@@ -114,6 +114,38 @@ async function steadyScene(): Promise<Scene> {
   return scene;
 }
 
+describe('CertificateIssuer addresses', () => {
+  const addresses = (scene: Scene) =>
+    [scene.agent, scene.registry].map((store) => scene.facts(store).addresses);
+
+  test('CertificateIssuer puts addresses into identities of agents, and keeps them there', async () => {
+    const scene = await steadyScene();
+    expect(addresses(scene)).toEqual([[], []]);
+    const wanted = ['10.0.0.2', 'FD00:0::1', 'Node-C.test', '*.nodes.test', '10.0.0.2'];
+    const { done } = await scene.run({ agentAddresses: wanted });
+    expect(done).toEqual(['agent: issued for agent, the old one was for other addresses']);
+    const inOrder = ['*.nodes.test', '10.0.0.2', 'fd00::1', 'node-c.test'];
+    expect(addresses(scene)).toEqual([inOrder, []]);
+    expect((await scene.run({ agentAddresses: wanted })).done).toEqual([]);
+    // Whoever renews need not know them.
+    await scene.run({ renewIdentities: true });
+    expect(addresses(scene)).toEqual([inOrder, []]);
+    scene.nowMs += 80 * dayMs;
+    expect((await scene.run()).done).toHaveLength(2);
+    expect(addresses(scene)).toEqual([inOrder, []]);
+    await scene.run({ agentAddresses: ['10.0.0.3'] });
+    expect(addresses(scene)).toEqual([['10.0.0.3'], []]);
+  });
+
+  test('CertificateIssuer issues anew what cannot be read, without addresses', async () => {
+    const scene = await steadyScene();
+    await scene.run({ agentAddresses: ['10.0.0.2'] });
+    scene.agent.identity = { ...scene.agent.identity!, certificate: Buffer.from('broken') };
+    expect((await scene.run()).done).toHaveLength(1);
+    expect(addresses(scene)).toEqual([[], []]);
+  });
+});
+
 describe('CertificateIssuer', () => {
   test('CertificateIssuer makes an authority and identities once', async () => {
     const scene = new Scene();

@@ -7,6 +7,7 @@ import {
   formatUnsatisfiedContentRange,
   parseByteRange,
   parseContentRange,
+  resolveByteRange,
 } from '../../../src/oci/byte-range.ts';
 import { valueOf, titled } from './arbitraries.ts';
 
@@ -90,6 +91,48 @@ describe('parseByteRange', () => {
           expect(['none', 'range', 'unsatisfiable']).toContain(parseByteRange(text).kind);
         },
       ),
+    );
+  });
+});
+
+describe('resolveByteRange', () => {
+  it.each([
+    [{ start: 0 }, 10, { start: 0, end: 9 }],
+    [{ start: 9 }, 10, { start: 9, end: 9 }],
+    [{ start: 2, end: 4 }, 10, { start: 2, end: 4 }],
+    [{ start: 2, end: 9 }, 10, { start: 2, end: 9 }],
+    [{ start: 2, end: 10 }, 10, { start: 2, end: 9 }],
+    [{ start: 0, end: MAX }, 10, { start: 0, end: 9 }],
+    [{ suffix: 3 }, 10, { start: 7, end: 9 }],
+    [{ suffix: 10 }, 10, { start: 0, end: 9 }],
+    [{ suffix: MAX }, 10, { start: 0, end: 9 }],
+    [{ start: 10 }, 10, undefined],
+    [{ start: MAX }, 10, undefined],
+    [{ start: 10, end: 12 }, 10, undefined],
+    [{ start: 5, end: 2 }, 10, undefined],
+    [{ suffix: 0 }, 10, undefined],
+    [{ start: 0 }, 0, undefined],
+    [{ start: 0, end: 0 }, 0, undefined],
+    [{ suffix: 1 }, 0, undefined],
+  ])('applies %j to %d bytes', (spec, sizeBytes, range) => {
+    expect(resolveByteRange(spec, sizeBytes)).toEqual(range);
+  });
+
+  it('stays inside the content', () => {
+    const specs = fc.oneof(
+      fc.record({ start: sizes }),
+      fc.record({ start: sizes, end: sizes }),
+      fc.record({ suffix: sizes }),
+    );
+    fc.assert(
+      fc.property(specs, fc.oneof(sizes, fc.nat(20)), (spec, sizeBytes) => {
+        const range = resolveByteRange(spec, sizeBytes);
+        if (range !== undefined) {
+          expect(range.start).toBeGreaterThanOrEqual(0);
+          expect(range.end).toBeGreaterThanOrEqual(range.start);
+          expect(range.end).toBeLessThan(sizeBytes);
+        }
+      }),
     );
   });
 });

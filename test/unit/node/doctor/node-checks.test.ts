@@ -82,7 +82,7 @@ describe('node checks', () => {
       authority = certificate('ca', 900 * dayMs, 1000 * dayMs),
     ) => {
       const roles = new Set(['agent', 'registry'] as const);
-      const facts = { leaf, roles, authorities: [authority] };
+      const facts = { leaf, roles, addresses: [], authorities: [authority] };
       return ids(checkIdentity({ identity: { facts }, nowMs }));
     };
     expect(of(certificate('a', 20 * dayMs))).toEqual([]);
@@ -100,6 +100,7 @@ describe('node checks', () => {
     const facts = {
       leaf: certificate('a', 100 * dayMs),
       roles: new Set(['agent'] as const),
+      addresses: [],
       authorities: [],
     };
     const [found] = checkIdentity({ identity: { facts }, nowMs });
