@@ -156,6 +156,13 @@ function properties(alerts: readonly string[]): Record<string, JsonSchema> {
     registry: object(container),
     agent: object({ ...container, stateDirectory: ownPath }),
     tls,
+    bootstrap: object({
+      enabled: flag,
+      port: { type: 'integer', minimum: 1, maximum: 65_535 },
+      repositories: texts,
+      addresses: texts,
+      secretName: name,
+    }),
     rollout: object({ pauseDuringOutage: flag }),
     updateStrategy: object({
       type: choice('RollingUpdate', 'OnDelete'),

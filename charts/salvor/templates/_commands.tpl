@@ -32,6 +32,15 @@
 - --agent-secret={{ include "salvor.identitySecret" (dict "root" . "role" "agent") }}
 - --registry-secret={{ include "salvor.identitySecret" (dict "root" . "role" "registry") }}
 - --authority-secret={{ include "salvor.fullname" . }}-ca
+{{- if .Values.bootstrap.enabled }}
+- --bootstrap-secret={{ include "salvor.bootstrapSecret" . }}
+{{- range .Values.bootstrap.addresses }}
+- --address={{ . }}
+{{- end }}
+{{- else }}
+# A replacement of the authority need not wait for what was issued while it was enabled.
+- --forget=Secret {{ include "salvor.bootstrapSecret" . }}
+{{- end }}
 {{- with .Values.tls.issue.extraArgs }}
 {{ toYaml . }}
 {{- end }}
@@ -42,7 +51,11 @@
 {{- if and .Values.uninstall.removeState (eq (include "salvor.identitySource" .) "issue") -}}
 {{- $agent := include "salvor.identitySecret" (dict "root" . "role" "agent") -}}
 {{- $registry := include "salvor.identitySecret" (dict "root" . "role" "registry") -}}
-{{- list $agent $registry (printf "%s-ca" (include "salvor.fullname" .)) | join ", " -}}
+{{- $secrets := list $agent $registry (printf "%s-ca" (include "salvor.fullname" .)) -}}
+{{- if .Values.bootstrap.enabled -}}
+{{- $secrets = append $secrets (include "salvor.bootstrapSecret" .) -}}
+{{- end -}}
+{{- join ", " $secrets -}}
 {{- end -}}
 {{- end -}}
 

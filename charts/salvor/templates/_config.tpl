@@ -35,6 +35,10 @@ from node to node is in the environment, which is stronger than the file.
 {{- $known := keys (dig "registry" "upstreams" dict .Values.config) | sortAlpha -}}
 {{- $_ := set $computed.registry "readyAfter" (prepend $known (include "salvor.imageRegistry" .) | uniq) -}}
 {{- end -}}
+{{- if .Values.bootstrap.enabled -}}
+{{- $own := include "salvor.imageRepository" . -}}
+{{- $_ := set $computed.agent "bootstrap" (dict "repositories" (prepend .Values.bootstrap.repositories $own | uniq)) -}}
+{{- end -}}
 {{- mergeOverwrite $computed (deepCopy .Values.config) | toYaml -}}
 {{- end -}}
 

@@ -80,6 +80,21 @@ docker.io
 {{- default (printf "%s-%s-tls" (include "salvor.fullname" .root) .role) $given -}}
 {{- end -}}
 
+{{/* The Secret with what containerd shows on nodes that Salvor has not come to yet. */}}
+{{- define "salvor.bootstrapSecret" -}}
+{{- default (printf "%s-bootstrap-tls" (include "salvor.fullname" .)) .Values.bootstrap.secretName -}}
+{{- end -}}
+
+{{/* The repository of the image in full, as containerd has it. */}}
+{{- define "salvor.imageRepository" -}}
+{{- $registry := include "salvor.imageRegistry" . -}}
+{{- $path := trimPrefix (printf "%s/" $registry) .Values.image.repository -}}
+{{- if and (eq $registry "docker.io") (not (contains "/" $path)) -}}
+{{- $path = printf "library/%s" $path -}}
+{{- end -}}
+{{- printf "%s/%s" $registry $path -}}
+{{- end -}}
+
 {{/* Where certificates come from: existing, cert-manager or issue. */}}
 {{- define "salvor.identitySource" -}}
 {{- $tls := .Values.tls -}}
@@ -93,5 +108,12 @@ cert-manager
 issue
 {{- else -}}
 {{- fail "tls: nodes need certificates; enable tls.issue or tls.certManager, or give tls.existingSecrets" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* "true" for an IP address, nothing for a name. */}}
+{{- define "salvor.isAddress" -}}
+{{- if or (regexMatch "^[0-9.]+$" .) (contains ":" .) -}}
+true
 {{- end -}}
 {{- end -}}
