@@ -75,6 +75,7 @@ const REASONS: Readonly<Partial<Record<UpstreamFailureKind, string>>> = {
   tls: 'failed the TLS handshake',
   timeout: 'gave no answer in time',
   cut: 'ended the answer too early',
+  gateway: 'cannot be reached, says the SOCKS proxy of the environment',
 };
 
 const NO_MEMORY = 'was not asked: this machine has no memory left for a connection';
@@ -128,6 +129,9 @@ function kindOf(error: unknown): UpstreamFailureKind {
   const code = codeOf(error);
   if (SHORTAGES.has(code)) return 'local';
   if (NONSENSE.has(code)) return 'bad_answer';
+  // RFC 1928, 6: it failed, the network, the host, the port, the hops; any other is a refusal.
+  if (/^UND_ERR_SOCKS5_REPLY_[13-6]$/.test(code)) return 'gateway';
+  if (code.startsWith('UND_ERR_SOCKS5')) return 'bad_answer';
   if (code === 'ECONNREFUSED' || code === 'EHOSTUNREACH' || code === 'ENETUNREACH') {
     return 'refused';
   }

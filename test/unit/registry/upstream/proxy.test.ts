@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer, type AddressInfo, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -180,6 +182,33 @@ describe('UpstreamClient and proxies', () => {
     for (const fresh of [false, true]) {
       expect(await textOf(await client.send(request({ fresh })))).toBe('secure');
     }
+  });
+
+  it.each([
+    { reply: 4, kind: 'gateway', isOutageSign: true },
+    { reply: 5, kind: 'gateway', isOutageSign: true },
+    { reply: 2, kind: 'bad_answer', isOutageSign: false },
+  ])('UpstreamClient takes the word $reply of a SOCKS proxy for $kind', async (expected) => {
+    const { reply, ...failure } = expected;
+    const open = new Set<Socket>();
+    const server = createServer((socket) => {
+      open.add(socket.on('error', () => socket.destroy()));
+      socket.once('data', () => {
+        socket.write(Buffer.from([5, 0]));
+        socket.once('data', () => socket.write(Buffer.from([5, reply, 0, 1, 0, 0, 0, 0, 0, 0])));
+      });
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    closedAfterwards({
+      close: async () => {
+        for (const socket of open) socket.destroy();
+        server.close();
+        await once(server, 'close');
+      },
+    });
+    vi.stubEnv('HTTPS_PROXY', `socks5://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    await expect(clientOf(far).send(request())).rejects.toMatchObject(failure);
   });
 
   it('UpstreamClient calls cancelled what its own signal ended, and what it closed', async () => {
