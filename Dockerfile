@@ -37,6 +37,8 @@ COPY packaging/image/passwd packaging/image/group /etc/
 COPY packaging/image/salvor /usr/local/bin/salvor
 COPY --from=build /opt/salvor /opt/salvor
 ENV NODE_ENV=production
+# One pool of memory for all threads: several keep more free pieces, and no request is faster for it.
+ENV MALLOC_ARENA_MAX=1
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/node", "/opt/salvor/dist/main.js"]
 CMD ["--help"]

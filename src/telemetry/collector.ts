@@ -8,10 +8,11 @@ export type Collect = (
     | { readonly type: 'major'; readonly execution: 'sync'; readonly flavor: 'last-resort' },
 ) => void;
 
-/** V8's own `gc`, which is not there unless Node was started with a flag for it. */
+/**
+ * V8's own `gc`, which is not there unless Node was started with a flag for it. The flag stays set:
+ * the watchdog's thread sets it, too, and it means nothing to what has been made before.
+ */
 export function openCollector(): Collect {
   setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as Collect;
-  setFlagsFromString('--no-expose-gc');
-  return collect;
+  return runInNewContext('gc') as Collect;
 }

@@ -88,10 +88,11 @@ export async function startSalvorNode(
   const configPath = join(directory, 'config.json');
   await writeFile(configPath, JSON.stringify(config, undefined, 2));
   const start = async (role: 'agent' | 'registry'): Promise<Program> => {
-    const { command, main } = options.program ?? sourceProgram;
+    const { command, main, env } = options.program ?? sourceProgram;
     const program = await Program.start(scope, {
       name: `${name}-${role}`,
       command,
+      env: { ...process.env, ...env },
       arguments: [...(options.nodeArguments ?? []), main, role, '--config', configPath],
     });
     await program.waitForLine(/"msg":"ready"/, { timeoutMs: readyTimeoutMs });

@@ -3,6 +3,7 @@ import { chmodSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from '
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
+import { imageEnvironment } from '../support/program-path.ts';
 import { suiteScope } from '../support/test-scope.ts';
 import { repositoryRoot } from '../support/tools.ts';
 import { unknownArguments } from '../support/unknown-arguments.ts';
@@ -77,6 +78,8 @@ describe('servers under systemd', () => {
       StartLimitIntervalSec: ['0'],
       ReadWritePaths: ['/run/salvor'],
     });
+    const { MALLOC_ARENA_MAX } = imageEnvironment();
+    expect(settings.get('Environment')).toContain(`MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX}`);
     // What runs has 20 s to end.
     expect(Number(settings.get('TimeoutStopSec')?.[0])).toBeGreaterThan(20);
   });

@@ -130,6 +130,7 @@ export class ClusterNode {
     const program = await Program.start(this.#scope, {
       name: `${this.name}-${role}-${this.#starts}`,
       command: this.#program.command,
+      env: { ...process.env, ...this.#program.env },
       // A port for the inspector, so that a test can make the process spin.
       arguments: [
         '--inspect-port=127.0.0.1:0',

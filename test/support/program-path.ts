@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { repositoryRoot } from './tools.ts';
@@ -11,6 +12,8 @@ export interface ProgramPath {
   readonly command: string;
   /** The program that it runs. */
   readonly main: string;
+  /** What its environment has beside this process's own. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** The sources as they are, run by this process's own Node. */
@@ -19,13 +22,22 @@ export const sourceProgram: ProgramPath = {
   main: join(repositoryRoot, 'src', 'main.ts'),
 };
 
+/** What the image sets in the environment of its processes. */
+export function imageEnvironment(): Record<string, string> {
+  const text = readFileSync(join(repositoryRoot, 'Dockerfile'), 'utf8');
+  return Object.fromEntries(
+    [...text.matchAll(/^ENV (\w+)=(\S+)$/gm)].map(([, name, value]) => [name, value]),
+  ) as Record<string, string>;
+}
+
 /**
- * Builds the program that ships.
+ * Builds the program that ships, to be run in the environment that it ships with.
  *
  * @throws when it cannot be built
  */
 export async function buildProgram(): Promise<ProgramPath> {
   const tsc = join(repositoryRoot, 'node_modules', 'typescript', 'bin', 'tsc');
   await run(process.execPath, [tsc, '-p', join(repositoryRoot, 'tsconfig.json')]);
-  return { command: process.execPath, main: join(repositoryRoot, 'dist', 'main.js') };
+  const main = join(repositoryRoot, 'dist', 'main.js');
+  return { command: process.execPath, main, env: imageEnvironment() };
 }

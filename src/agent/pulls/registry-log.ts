@@ -1,4 +1,8 @@
+import { once } from 'node:events';
+import type { IncomingMessage } from 'node:http';
+import { json } from 'node:stream/consumers';
 import { VERSION_HEADER } from '../../oci/version-header.ts';
+import { request } from '../../telemetry/node-http.ts';
 
 /** What the registry of this node remembers of the requests for a digest. */
 export interface RegistryMemory {
@@ -21,12 +25,9 @@ export async function isRegistryThere(
   { signal }: { readonly signal: AbortSignal },
 ): Promise<boolean> {
   try {
-    const response = await fetch(new URL('/v2/', url), {
-      redirect: 'manual',
-      signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
-    });
-    await response.body?.cancel();
-    return response.headers.has(VERSION_HEADER);
+    const response = await get(new URL('/v2/', url), signal);
+    response.destroy();
+    return response.headers[VERSION_HEADER.toLowerCase()] !== undefined;
   } catch {
     signal.throwIfAborted();
     return false;
@@ -44,17 +45,25 @@ export async function askRegistryLog(
   digest: string,
   { signal }: { readonly signal: AbortSignal },
 ): Promise<RegistryMemory> {
-  const url = `http://${admin}/decisions?about=${encodeURIComponent(digest)}`;
-  const response = await fetch(url, {
-    signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
-  });
-  const { decisions, since } = (await response.json()) as {
+  const url = new URL(`http://${admin}/decisions?about=${encodeURIComponent(digest)}`);
+  const response = await get(url, signal);
+  const { decisions, since } = (await json(response)) as {
     readonly decisions?: readonly unknown[];
     readonly since?: string;
   };
   const sinceMs = Date.parse(since ?? '');
   if (decisions === undefined || Number.isNaN(sinceMs)) {
-    throw new Error(`Cannot learn from ${admin} what was asked for: status ${response.status}`);
+    throw new Error(`Cannot learn from ${admin} what was asked for: status ${response.statusCode}`);
   }
   return { isKnown: decisions.length > 0, sinceMs };
+}
+
+/** An answer, its body not yet read; not by fetch, which would stay in memory (node-http.ts). */
+async function get(url: URL, signal: AbortSignal): Promise<IncomingMessage> {
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]);
+  const call = request(url, { agent: false, signal: limit }).end();
+  // Whoever reads the answer is told; the call itself may fail after that.
+  call.on('error', () => undefined);
+  const [response] = (await once(call, 'response')) as [IncomingMessage];
+  return response;
 }

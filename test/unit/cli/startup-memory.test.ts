@@ -22,3 +22,26 @@ test('releaseStartupMemory gives memory back that is no longer used', async () =
   expect(releasedBytes).toBeGreaterThan(20_000_000);
   expect(gc).toBe('undefined');
 });
+
+test('releaseStartupMemory gives up the bytecode of what ran once, and leaves V8 as it was', async () => {
+  const script = `
+    import { getHeapCodeStatistics } from 'node:v8';
+    import { releaseStartupMemory } from ${JSON.stringify(source)};
+    const once = Array.from({ length: 2000 }, (_, index) => {
+      const run = new Function('a', 'return [' + 'a + 1,'.repeat(50) + index + ']');
+      run(1);
+      return run;
+    });
+    const size = () => getHeapCodeStatistics().bytecode_and_metadata_size;
+    const before = size();
+    releaseStartupMemory();
+    console.log(JSON.stringify({ before, after: size(), last: once.at(-1)(1).at(-1) }));
+  `;
+  const run = promisify(execFile);
+  const { stdout } = await run(process.execPath, ['--input-type=module', '--eval', script]);
+  const { before, after, last } = JSON.parse(stdout) as Record<string, number>;
+  expect(after).toBeLessThan(before! / 2);
+  expect(last).toBe(1999);
+  const { stdout: options } = await run(process.execPath, ['--v8-options']);
+  expect(options).toMatch(/default: --bytecode-old-age=6$/m);
+});
