@@ -13,7 +13,7 @@ import {
   type ContainerdRelease,
 } from '../node/containerd-config/containerd-release.ts';
 import { hostsDiff } from '../node/hosts/hosts-diff.ts';
-import { HostsLock } from '../node/hosts/hosts-lock.ts';
+import { HostsLock, isDiskTrouble } from '../node/hosts/hosts-lock.ts';
 import { planHosts, type HostsPlan } from '../node/hosts/hosts-plan.ts';
 import { hostsReport, reportText } from '../node/hosts/hosts-report.ts';
 import { hasChanges, install } from '../node/hosts/install.ts';
@@ -83,11 +83,21 @@ export async function runHosts(
       const waitMs = durationMs(options.wait);
       await selfTest({ mirrorUrl, waitMs, signal: context.signal }, { clock: waitingClock });
     }
-    await using _held = await lock(places, 'salvor hosts write', context);
+    const isNodeChanged = plan.files.some(({ action }) => isChange(action));
+    await using _held = await lock(places, 'salvor hosts write', context).catch(
+      (error: unknown): undefined => {
+        if (isNodeChanged || !isDiskTrouble(error)) throw error;
+        // What the registry reads is made anew; it is not on that disk, and this pod's alone.
+        context.writeError(`warning: going on without a lock: ${String(error)}\n`);
+      },
+    );
     // Another run may have done it meanwhile.
     plan = await makePlan();
     isDue = await hasChanges(plan, places);
     const owner = ownerOf(options.owner);
+    if (_held === undefined && plan.files.some(({ action }) => isChange(action))) {
+      throw new Error('Cannot change hosts.toml files without a lock; run this again');
+    }
     if (isDue) await install(plan, { upstreamDirectory, ...(owner && { owner }) }, places);
   }
   const isDone = isDue && !options.dryRun;
@@ -105,6 +115,10 @@ export async function runHosts(
   }
   context.writeOut(warnings.map((warning) => `warning: ${warning}\n`).join('') + reportText(files));
   if (!isDue && options.verb === 'write') context.writeOut('nothing to change\n');
+}
+
+function isChange(action: HostsPlan['files'][number]['action']): boolean {
+  return action === 'write' || action === 'withdraw';
 }
 
 interface Places {

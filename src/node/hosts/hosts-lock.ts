@@ -5,7 +5,7 @@ import { DatabaseSync } from 'node:sqlite';
 
 import type { Clock } from '../../telemetry/clock.ts';
 import { isMissing } from './registry-directory.ts';
-import { replaceFile } from './replace-file.ts';
+import { replaceFile, waitingPath } from './replace-file.ts';
 
 const LOCK_FILE = 'hosts.lock';
 const HOLDER_FILE = 'hosts.lock.json';
@@ -13,6 +13,8 @@ const HOLDER_FILE = 'hosts.lock.json';
 const STATE_MODE = 0o755;
 const RETRY_MS = 100;
 const BUSY = 5;
+/** SQLite's READONLY, IOERR, FULL and CANTOPEN. */
+const DISK_TROUBLES: ReadonlySet<number> = new Set([8, 10, 13, 14]);
 
 /** Every file that a lock may leave behind when its holder is killed. */
 export const LOCK_FILES: readonly string[] = [LOCK_FILE, HOLDER_FILE];
@@ -99,9 +101,9 @@ export class HostsLock implements AsyncDisposable {
     const text = JSON.stringify({ ...holder, pid, pidNamespace: pidNamespace() });
     try {
       await replaceFile(join(this.#directory, HOLDER_FILE), text, { mode: 0o600 });
-    } catch (error) {
-      this.#database.close();
-      throw error;
+    } catch {
+      // It is for people to read. The lock needs no room on the disk, and holds without it.
+      await rm(waitingPath(join(this.#directory, HOLDER_FILE)), { force: true });
     }
   }
 }
@@ -125,6 +127,15 @@ async function tryLock(path: string): Promise<DatabaseSync | undefined> {
     if (before !== undefined && before === (await inodeOf(path))) return database;
     database.close();
   }
+}
+
+/** Whether a lock could not be taken since the disk is full, read-only or failing. */
+export function isDiskTrouble(error: unknown): boolean {
+  const { cause = error } = error as { cause?: unknown };
+  const { code = '', errcode } = cause as { code?: unknown; errcode?: unknown };
+  return typeof errcode === 'number'
+    ? DISK_TROUBLES.has(errcode & 0xff)
+    : ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'].includes(String(code));
 }
 
 async function inodeOf(path: string): Promise<bigint | undefined> {

@@ -1,5 +1,6 @@
 import { access, chmod, mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 
 import type { Original } from './found-file.ts';
 import type { HostsPlan, PlannedFile } from './hosts-plan.ts';
@@ -58,7 +59,10 @@ export async function install(
       ...new Set([...plan.record.directories, ...plan.directories, ...upstreamDirectories]),
     ],
   };
-  await state.save(begun);
+  // Where only the registry's files are missing, as in a pod that is new on a wired node, a disk that is
+  // full must not keep it from starting.
+  const isKnown = isDeepStrictEqual(asJson(begun), asJson(plan.record));
+  if (!isKnown) await state.save(begun);
   await writeUpstreamFiles(options.upstreamDirectory, plan.upstreams.all(), {
     ...(options.owner === undefined ? {} : { owner: options.owner }),
     onStep,
@@ -71,7 +75,12 @@ export async function install(
   for (const file of writes) await writeHosts(file, onStep);
   const withdrawn = plan.files.filter(({ action }) => action === 'withdraw');
   for (const { record } of withdrawn) if (record) await putOriginalBack(record, { state, onStep });
-  await state.save({ ...begun, files: settled(begun.files, plan.files) });
+  const ended = { ...begun, files: settled(begun.files, plan.files) };
+  if (!isKnown || !isDeepStrictEqual(asJson(ended), asJson(begun))) await state.save(ended);
+}
+
+function asJson(record: InstallRecord): unknown {
+  return JSON.parse(JSON.stringify(record));
 }
 
 async function writeHosts(
