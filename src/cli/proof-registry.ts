@@ -1,32 +1,22 @@
 import { Registry } from 'prom-client';
 import type { Config } from '../config/schema.ts';
-import { goArchitecture } from '../oci/manifest.ts';
-import { BlobPull } from '../registry/blob-pull.ts';
 import type { ByteBudget } from '../registry/byte-budget.ts';
 import { ManifestCache } from '../registry/manifest-cache.ts';
-import { ManifestPull } from '../registry/manifest-pull.ts';
-import { OfflineTags } from '../registry/offline-tags.ts';
-import { PeerManifests } from '../registry/peer-manifests.ts';
 import { Policies } from '../policy/policy.ts';
 import { AssumedOutages } from '../registry/proof/assumed-outage.ts';
 import { ProofReports } from '../registry/proof/proof-reports.ts';
 import { createRegistryMetrics } from '../registry/registry-metrics.ts';
 import { RegistryServer, type Routing } from '../registry/registry-server.ts';
-import { PeerLoad } from '../registry/sources/peer-load.ts';
-import { Peers } from '../registry/sources/peers.ts';
-import { Quarantine } from '../registry/sources/quarantine.ts';
 import { TagRecorder } from '../registry/tag-recorder.ts';
 import type { Upstreams } from '../registry/upstream/upstreams.ts';
 import type { AgentClient } from '../rpc/agent-client.ts';
 import type { AgentPool } from '../rpc/agent-pool.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { createPulls } from './pulls.ts';
 import type { Service } from './service-group.ts';
 
 /** Requests of proofs at a time: they shall not take what pulls need. */
 const MAX_STREAMS = 8;
-/** How long a node that gave wrong bytes of a blob is left out for it, milliseconds. */
-const QUARANTINE_MS = 600_000;
-const QUARANTINE_ENTRIES = 10_000;
 
 /** A registry for proofs, and how it learns of changed settings. */
 export interface ProofRegistry {
@@ -58,28 +48,12 @@ export function proofRegistry(
 ): ProofRegistry {
   const { budget, config, log, upstreams } = parts;
   const { budgets, defaultUpstream, limits, policies } = config();
-  const quarantine = new Quarantine({ ttlMs: QUARANTINE_MS, maxEntries: QUARANTINE_ENTRIES });
-  const peers = new Peers(
-    { budgets, abortsIngests: false },
-    { agent: parts.agent, pool: parts.pool, quarantine, load: new PeerLoad(), log },
-  );
   // A new node remembers nothing, and what a proof has read must not answer the next one.
   const cache = new ManifestCache({ maxBytes: 0, consentMs: 0 });
-  const peerManifests = new PeerManifests(
-    { maxBytes: limits.maxManifestBytes, stallMs: budgets.peerHeadersMs / 2 },
-    { peers, cache, budget },
-  );
-  const platform = { os: 'linux', architecture: goArchitecture(process.arch) };
-  const manifests = new ManifestPull(
-    { budgets, maxBytes: limits.maxManifestBytes },
-    {
-      peers,
-      cache,
-      peerManifests,
-      offlineTags: new OfflineTags({ platform }, { peers, manifests: peerManifests }),
-      recorder: new TagRecorder({ agent: undefined, log }),
-      budget,
-    },
+  const recorder = new TagRecorder({ agent: undefined, log });
+  const pulls = createPulls(
+    { budgets, limits },
+    { agent: parts.agent, pool: parts.pool, abortsIngests: false, cache, recorder, budget, log },
   );
   const server = new RegistryServer(
     { limits: { ...limits, maxStreams: MAX_STREAMS }, defaultUpstream, takesPlatform: true },
@@ -88,8 +62,7 @@ export function proofRegistry(
         allows: (name) => upstreams.allows(name),
         peersOf: (name) => config().upstreams[name]?.peers ?? 'fallback',
       }),
-      manifests,
-      blobs: new BlobPull({ budgets }, { peers, manifests: cache, budget, log }),
+      ...pulls,
       policies: new Policies(policies),
       // Counted apart, by the reports.
       metrics: createRegistryMetrics(new Registry(), { configured: () => [], upstreams: () => [] }),

@@ -1,17 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Registry } from 'prom-client';
 import type { Config } from '../config/schema.ts';
-import { goArchitecture } from '../oci/manifest.ts';
-import { BlobPull, type BlobKeeper } from '../registry/blob-pull.ts';
+import type { BlobKeeper } from '../registry/blob-pull.ts';
 import { ByteBudget } from '../registry/byte-budget.ts';
 import { DecisionLog } from '../registry/decision-log.ts';
 import { ImageParts } from '../registry/image-parts.ts';
 import { KeepNotices } from '../registry/keep-notices.ts';
 import { FirstAnswers } from '../registry/first-answers.ts';
 import { ManifestCache } from '../registry/manifest-cache.ts';
-import { ManifestPull } from '../registry/manifest-pull.ts';
-import { OfflineTags } from '../registry/offline-tags.ts';
-import { PeerManifests } from '../registry/peer-manifests.ts';
 import { createRegistryMetrics, type UpstreamState } from '../registry/registry-metrics.ts';
 import { Policies } from '../policy/policy.ts';
 import type { RegistryRules } from '../policy/registry-rules.ts';
@@ -20,9 +16,6 @@ import { RegistryServer } from '../registry/registry-server.ts';
 import { RequestReports } from '../registry/request-reports.ts';
 import { withSelfTest } from '../registry/self-test-upstream.ts';
 import { Savings } from '../registry/savings.ts';
-import { Peers } from '../registry/sources/peers.ts';
-import { PeerLoad } from '../registry/sources/peer-load.ts';
-import { Quarantine } from '../registry/sources/quarantine.ts';
 import { TagRecorder, type ManifestKeeper } from '../registry/tag-recorder.ts';
 import { Turns } from '../registry/turns.ts';
 import { Upstreams } from '../registry/upstream/upstreams.ts';
@@ -33,13 +26,11 @@ import type { Logger } from '../telemetry/logger.ts';
 import { eventLoopLoad } from './event-loop-load.ts';
 import type { Service } from './service-group.ts';
 import { proofRegistry } from './proof-registry.ts';
+import { createPulls } from './pulls.ts';
 import { upstreamFactory } from './upstream-factory.ts';
 
 /** How long the upstream's consent to hand out a manifest counts, milliseconds. */
 const CONSENT_MS = 60_000;
-/** How long a node that gave wrong bytes of a blob is left out for it, milliseconds. */
-const QUARANTINE_MS = 600_000;
-const QUARANTINE_ENTRIES = 10_000;
 
 /** What a registry is joined to. */
 export interface RegistrySurroundings {
@@ -84,7 +75,7 @@ export function registryService(
   surroundings: RegistrySurroundings,
 ): RegistryParts {
   const { agent, keeper, log } = surroundings;
-  const { budgets, limits } = config;
+  const { limits } = config;
   let current = config;
   const metrics = createRegistryMetrics(surroundings.metrics, {
     configured: () => Object.keys(current.upstreams),
@@ -99,18 +90,7 @@ export function registryService(
     { ...upstreamPolicy(config), drainMs: limits.shutdownMs },
     { create: upstreamFactory(config, { log, metrics }) },
   );
-  const quarantine = new Quarantine({ ttlMs: QUARANTINE_MS, maxEntries: QUARANTINE_ENTRIES });
-  const peers = new Peers(
-    { budgets },
-    { agent, pool: surroundings.pool, quarantine, load: new PeerLoad(), log },
-  );
   const cache = new ManifestCache({ maxBytes: limits.manifestCacheBytes, consentMs: CONSENT_MS });
-  const peerManifests = new PeerManifests(
-    // A manifest's headers wait for all of its bytes, and another node may have to be asked.
-    { maxBytes: limits.maxManifestBytes, stallMs: budgets.peerHeadersMs / 2 },
-    { peers, cache, budget },
-  );
-  const platform = { os: 'linux', architecture: goArchitecture(process.arch) };
   const recorder = new TagRecorder({ agent, keeper, log });
   const parts = new ImageParts();
   // A store that this process fills itself keeps whole images anyway.
@@ -118,29 +98,16 @@ export function registryService(
     agent === undefined || keeper !== undefined
       ? undefined
       : new KeepNotices({ agent, parts, log });
-  const manifests = new ManifestPull(
-    { budgets, maxBytes: limits.maxManifestBytes },
-    {
-      peers,
-      cache,
-      peerManifests,
-      offlineTags: new OfflineTags({ platform }, { peers, manifests: peerManifests }),
-      recorder,
-      notices,
-      budget,
-    },
-  );
-  const blobs = new BlobPull(
-    { budgets },
-    { peers, manifests: cache, keeper, notices, budget, log },
-  );
+  const pulls = createPulls(config, {
+    ...{ agent, pool: surroundings.pool, keeper },
+    ...{ cache, recorder, notices, budget, log },
+  });
   const decisions = new DecisionLog({ maxEntries: MAX_DECISIONS });
   const server = new RegistryServer(
     { limits, defaultUpstream: config.defaultUpstream, version: options.version },
     {
       upstreams: withSelfTest(upstreams),
-      manifests,
-      blobs,
+      ...pulls,
       policies: new Policies(config.policies),
       metrics,
       budget,

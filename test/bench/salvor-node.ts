@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { credentials } from '@grpc/grpc-js';
 import { parseDigest } from '../../src/oci/digest.ts';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
-import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
+import { createAuthority, type Authority } from '../../src/rpc/certificates.ts';
 import type { BlobFile } from '../support/layer.ts';
+import { writeIdentity } from '../support/identity-files.ts';
 import { freePort } from '../support/ports.ts';
 import { Program } from '../support/process.ts';
 import type { TestScope } from '../support/test-scope.ts';
@@ -166,20 +167,4 @@ function clientOf(socket: string): AgentClient {
     { target: `unix:${socket}`, windowBytes: 64 * 1024, name: 'the agent' },
     { credentials: credentials.createInsecure() },
   );
-}
-
-async function writeIdentity(
-  directory: string,
-  authority: Authority,
-): Promise<{ ca: string; certificate: string; key: string }> {
-  const identity = await issueIdentity(authority, ['agent', 'registry']);
-  const paths = {
-    ca: join(directory, 'ca.crt'),
-    certificate: join(directory, 'tls.crt'),
-    key: join(directory, 'tls.key'),
-  };
-  await writeFile(paths.ca, identity.ca);
-  await writeFile(paths.certificate, identity.certificate);
-  await writeFile(paths.key, identity.key, { mode: 0o600 });
-  return paths;
 }

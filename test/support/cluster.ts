@@ -1,8 +1,9 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
+import { createAuthority, type Authority } from '../../src/rpc/certificates.ts';
 import { startContainerd, type ContainerdNode } from './containerd-node.ts';
 import type { ContainerdVersion } from './containerd-version.ts';
+import { writeIdentity } from './identity-files.ts';
 import { freePort } from './ports.ts';
 import { Program } from './process.ts';
 import type { TestScope } from './test-scope.ts';
@@ -206,7 +207,7 @@ async function startNode(
     ...(options.containerdVersion && { version: options.containerdVersion }),
   });
   const directory = join(scope.directory, `${name}-salvor`);
-  const tls = await writeIdentity(directory, wanted.authority);
+  const tls = await writeIdentity(directory, wanted.authority, { addresses: ['127.0.0.1'] });
   const socket = join(scope.socketDirectory, `${name}-agent.sock`);
   const proveSocket = join(scope.socketDirectory, `${name}-prove.sock`);
   const config = {
@@ -249,22 +250,4 @@ async function startNode(
 
 function discards(nodes: boolean | readonly string[] | undefined, name: string): boolean {
   return typeof nodes === 'object' ? nodes.includes(name) : (nodes ?? false);
-}
-
-async function writeIdentity(
-  directory: string,
-  authority: Authority,
-): Promise<{ ca: string; certificate: string; key: string }> {
-  await mkdir(directory, { recursive: true });
-  const addresses = ['127.0.0.1'];
-  const identity = await issueIdentity(authority, ['agent', 'registry'], { addresses });
-  const paths = {
-    ca: join(directory, 'ca.crt'),
-    certificate: join(directory, 'tls.crt'),
-    key: join(directory, 'tls.key'),
-  };
-  await writeFile(paths.ca, identity.ca);
-  await writeFile(paths.certificate, identity.certificate);
-  await writeFile(paths.key, identity.key, { mode: 0o600 });
-  return paths;
 }

@@ -3,8 +3,9 @@ import { dirname, join } from 'node:path';
 import { credentials } from '@grpc/grpc-js';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
 import type { TagStatement } from '../../src/rpc/agent-protocol.ts';
-import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
+import { createAuthority, type Authority } from '../../src/rpc/certificates.ts';
 import type { RequestLine } from './cluster.ts';
+import { identityPaths, writeIdentity, type IdentityPaths } from './identity-files.ts';
 import { freePort } from './ports.ts';
 import { Program } from './process.ts';
 import type { TestScope } from './test-scope.ts';
@@ -148,8 +149,8 @@ export class DirectoryNode {
   }
 
   /** PEM files of the node's certificate. */
-  get identityPaths(): { ca: string; certificate: string; key: string } {
-    return pathsIn(dirname(this.#configPath));
+  get identityPaths(): IdentityPaths {
+    return identityPaths(dirname(this.#configPath));
   }
 
   /** Of the registry's unix socket for proofs. */
@@ -239,25 +240,4 @@ export class DirectoryNode {
     await program.waitForLine(/"msg":"ready"/, { timeoutMs: readyTimeoutMs });
     return program;
   }
-}
-
-async function writeIdentity(
-  directory: string,
-  authority: Authority,
-): Promise<{ ca: string; certificate: string; key: string }> {
-  const identity = await issueIdentity(authority, ['agent', 'registry']);
-  const paths = pathsIn(directory);
-  await mkdir(directory, { recursive: true });
-  await writeFile(paths.ca, identity.ca);
-  await writeFile(paths.certificate, identity.certificate);
-  await writeFile(paths.key, identity.key, { mode: 0o600 });
-  return paths;
-}
-
-function pathsIn(directory: string): { ca: string; certificate: string; key: string } {
-  return {
-    ca: join(directory, 'ca.crt'),
-    certificate: join(directory, 'tls.crt'),
-    key: join(directory, 'tls.key'),
-  };
 }
