@@ -2,9 +2,14 @@ import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Clock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { Seldom } from '../telemetry/seldom.ts';
 import type { Member } from './membership.ts';
 
 const VERSION = 1;
+/** Between attempts to write a list. */
+const RETRY_MS = 30_000;
+/** The same trouble is said once in that time, milliseconds. */
+const SAY_AGAIN_MS = 3_600_000;
 const MAX_FILE_BYTES = 4 * 1024 * 1024;
 const MAX_NAME_LENGTH = 253;
 const address = /^(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z._-]{1,253}):\d{1,5}$/;
@@ -29,17 +34,20 @@ export interface KeptMembers {
 export class MemberFile {
   readonly #options: MemberFileOptions;
   readonly #log: Logger;
-  readonly #clock: Pick<Clock, 'now'>;
-  #pending: { readonly source: string; readonly members: readonly Member[] } | undefined;
+  readonly #clock: Clock;
+  readonly #seldom: Seldom;
+  readonly #stopped = new AbortController();
+  #pending:
+    | { readonly source: string; readonly members: readonly Member[]; readonly savedAtMs: number }
+    | undefined;
   #work: Promise<void> | undefined;
 
-  constructor(
-    options: MemberFileOptions,
-    dependencies: { log: Logger; clock: Pick<Clock, 'now'> },
-  ) {
+  constructor(options: MemberFileOptions, dependencies: { log: Logger; clock: Clock }) {
     this.#options = options;
     this.#log = dependencies.log;
     this.#clock = dependencies.clock;
+    const now = (): number => this.#clock.now();
+    this.#seldom = new Seldom({ intervalMs: SAY_AGAIN_MS, maxKeys: 1 }, { now });
   }
 
   /**
@@ -73,33 +81,49 @@ export class MemberFile {
     }
   }
 
-  /** Keeps a list, in its own time; of several that come at once the last. */
+  /**
+   * Keeps a list, in its own time; of several that come at once the last. Where it cannot be written
+   * it is tried again.
+   */
   save(source: string, members: readonly Member[]): void {
-    this.#pending = { source, members };
+    this.#pending = { source, members, savedAtMs: this.#clock.now() };
     this.#work ??= this.#writeAll().finally(() => (this.#work = undefined));
   }
 
-  /** Waits until the last list is written. */
+  /** Waits until the last list is written, or could not be once more. */
   async close(): Promise<void> {
+    this.#stopped.abort();
     await this.#work;
   }
 
   async #writeAll(): Promise<void> {
+    const { signal } = this.#stopped;
     for (let next = this.#pending; next !== undefined; next = this.#pending) {
-      this.#pending = undefined;
-      const content = { version: VERSION, savedAtMs: this.#clock.now(), ...next };
-      await this.#write(JSON.stringify(content));
+      const isLast = signal.aborted;
+      if (await this.#write(JSON.stringify({ version: VERSION, ...next }))) {
+        // A newer one may have come meanwhile.
+        if (this.#pending === next) this.#pending = undefined;
+      } else if (isLast) {
+        return;
+      } else {
+        await this.#clock.sleep(RETRY_MS, { signal }).catch(() => undefined);
+      }
     }
   }
 
-  async #write(text: string): Promise<void> {
+  /** @returns whether it is on disk */
+  async #write(text: string): Promise<boolean> {
     const { path } = this.#options;
     try {
       await mkdir(dirname(path), { recursive: true, mode: 0o750 });
       await writeFile(`${path}.new`, text, { mode: 0o640, flush: true });
       await rename(`${path}.new`, path);
+      return true;
     } catch (error) {
-      this.#log.warn({ path, err: error }, 'cannot keep the list of members');
+      if (this.#seldom.isDue('')) {
+        this.#log.warn({ path, err: error }, 'cannot keep the list of members, it is tried again');
+      }
+      return false;
     }
   }
 }

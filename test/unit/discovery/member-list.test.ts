@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { MemberFile } from '../../../src/discovery/member-file.ts';
@@ -7,6 +7,7 @@ import type { Member } from '../../../src/discovery/membership.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { suiteScope } from '../../support/test-scope.ts';
+import { waitFor } from '../../support/wait.ts';
 
 const scope = suiteScope('member-list');
 const minuteMs = 60_000;
@@ -233,5 +234,32 @@ describe('MemberFile', () => {
     file.save('s', [a]);
     await file.close();
     expect(await readFile(join(dirname(path), 'file'), 'utf8')).toBe('in the way');
+  });
+
+  test('MemberFile writes the last list as soon as it can be written, and says once that it cannot', async () => {
+    const clock = new FakeClock();
+    const { path: place } = createFile(clock);
+    await mkdir(dirname(place), { recursive: true });
+    const inTheWay = join(dirname(place), 'file');
+    await writeFile(inTheWay, '');
+    const warned: string[] = [];
+    const warn = (_: unknown, text?: string): void => void warned.push(text ?? '');
+    const path = join(inTheWay, 'members.json');
+    const file = new MemberFile({ path, maxMembers: 100 }, { log: { ...log, warn }, clock });
+    const atMs = clock.now();
+    file.save('s', [a]);
+    for (let round = 0; round < 3; round += 1) {
+      await clock.untilSleeping();
+      file.save('s', [a, b]);
+      clock.advance(30_000);
+    }
+    await clock.untilSleeping();
+    expect(warned).toHaveLength(1);
+    await rm(inTheWay);
+    clock.advance(30_000);
+    await waitFor(async () => (await file.read('s')) !== undefined);
+    // When it was listed, not when there was room for it.
+    expect(await file.read('s')).toEqual({ members: [a, b], savedAtMs: atMs + 60_000 });
+    await file.close();
   });
 });
