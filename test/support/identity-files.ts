@@ -3,11 +3,7 @@ import { join } from 'node:path';
 import { issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
 
 /** PEM files of a node's certificate, as the configuration names them. */
-export interface IdentityPaths {
-  readonly ca: string;
-  readonly certificate: string;
-  readonly key: string;
-}
+export type IdentityPaths = Readonly<Record<'ca' | 'certificate' | 'key', string>>;
 
 /** Where {@link writeIdentity} puts them in a directory. */
 export function identityPaths(directory: string): IdentityPaths {
