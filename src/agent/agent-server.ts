@@ -2,6 +2,7 @@ import { chmod, mkdir, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Server, ServerCredentials, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { localService, peerService } from '../rpc/agent-protocol.ts';
+import { callLimits, type CallLimitOptions } from './call-limits.ts';
 import { ConnectionGate, type ConnectionLimits } from './connection-gate.ts';
 import type { RefusedConnections } from './refused-connections.ts';
 
@@ -9,7 +10,17 @@ export interface AgentServerOptions extends ConnectionLimits {
   /** HTTP/2 flow-control window, bytes; what a receiver may have in flight. */
   readonly windowBytes: number;
   readonly maxConcurrentStreams: number;
+  /** Unless told otherwise, {@link DEFAULT_CALLS}. */
+  readonly calls?: CallLimitOptions;
 }
+
+/** A request of the longest is 64 KiB, so that calls whose requests are not all there take 128 MiB. */
+const DEFAULT_CALLS: CallLimitOptions = {
+  maxCalls: 2048,
+  requestMs: 5000,
+  failureMs: 5000,
+  answerMs: 90_000,
+};
 
 /** One listener of an agent: for peers on the node address, or for the own registry. */
 export class AgentServer {
@@ -22,6 +33,7 @@ export class AgentServer {
   ) {
     this.#limits = options;
     this.#server = new Server({
+      interceptors: [callLimits(options.calls ?? DEFAULT_CALLS)],
       'grpc-node.flow_control_window': options.windowBytes,
       'grpc.max_concurrent_streams': options.maxConcurrentStreams,
       'grpc.max_receive_message_length': 64 * 1024,

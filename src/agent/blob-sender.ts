@@ -99,7 +99,14 @@ export function writeTo<T>(call: MessageSink<T>, message: T, limits: WriteLimits
   const { signal, stallMs } = limits;
   const { promise, resolve, reject } = Promise.withResolvers<undefined>();
   // grpc-js drops the callback of a write to a cancelled call.
-  const abort = (): void => reject(new RpcFailure(status.CANCELLED, 'cancelled by the reader'));
+  const abort = (): void => {
+    const reason: unknown = signal.reason;
+    reject(
+      reason instanceof RpcFailure
+        ? reason
+        : new RpcFailure(status.CANCELLED, 'cancelled by the reader'),
+    );
+  };
   if (signal.aborted) {
     abort();
     return promise;

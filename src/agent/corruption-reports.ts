@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import type { Digest } from '../oci/digest.ts';
 import type { Clock } from '../telemetry/clock.ts';
+import { HostShare } from './host-share.ts';
 import type { Integrity } from './integrity.ts';
 
 type Finding = Awaited<ReturnType<Integrity['recheck']>>;
@@ -9,7 +10,8 @@ type Finding = Awaited<ReturnType<Integrity['recheck']>>;
 const REPEAT_MS = 60_000;
 /** How many blobs' last findings are remembered. */
 const MAX_FINDINGS = 4096;
-/** How many blobs may wait to be hashed for one host. */
+/** How many blobs may wait to be hashed, and how many of them for one host. */
+const MAX_WAITING = 64;
 const MAX_PER_HOST = 8;
 
 /**
@@ -21,7 +23,7 @@ export class CorruptionReports {
   readonly #integrity: Pick<Integrity, 'recheck'>;
   readonly #clock: Pick<Clock, 'now'>;
   readonly #running = new Map<Digest, Promise<Finding>>();
-  readonly #byHost = new Map<string, number>();
+  readonly #waiting = new HostShare({ max: MAX_WAITING, maxPerHost: MAX_PER_HOST });
   readonly #findings = new LRUCache<Digest, { readonly finding: Finding; readonly atMs: number }>({
     max: MAX_FINDINGS,
   });
@@ -45,26 +47,22 @@ export class CorruptionReports {
     // Bounded on both sides, in case the machine's time is set meanwhile.
     const ageMs = last === undefined ? REPEAT_MS : this.#clock.now() - last.atMs;
     if (last !== undefined && ageMs >= 0 && ageMs < REPEAT_MS) return last.finding;
-    const waiting = this.#byHost.get(options.host) ?? 0;
-    if (waiting >= MAX_PER_HOST) {
+    const done = this.#waiting.take(options.host);
+    if (done === undefined) {
       throw new Error(`Cannot hash ${digest} again: too many reports of ${options.host} wait`);
     }
-    this.#byHost.set(options.host, waiting + 1);
-    const recheck = this.#recheck(digest, options.host);
+    const recheck = this.#recheck(digest).finally(done);
     this.#running.set(digest, recheck);
     return await recheck;
   }
 
-  async #recheck(digest: Digest, host: string): Promise<Finding> {
+  async #recheck(digest: Digest): Promise<Finding> {
     try {
       const finding = await this.#integrity.recheck(digest, { paced: true });
       this.#findings.set(digest, { finding, atMs: this.#clock.now() });
       return finding;
     } finally {
       this.#running.delete(digest);
-      const rest = (this.#byHost.get(host) ?? 1) - 1;
-      if (rest === 0) this.#byHost.delete(host);
-      else this.#byHost.set(host, rest);
     }
   }
 }

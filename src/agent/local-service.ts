@@ -48,6 +48,11 @@ const MAX_SILENCE_MS = 3_600_000;
 const MAX_PID = 4_194_304;
 /** How many images, and how many indexes of each, a notice about one blob may name. */
 const MAX_IMAGES = 64;
+/** A registry, a repository and a tag of what specifications allow; bytes of a media type. */
+const MAX_NAME = 1024;
+const MAX_MEDIA_TYPE = 256;
+/** Clocks differ; what comes from further in the future would win against the truth for ever. */
+const MAX_CLOCK_SKEW_MS = 60_000;
 
 /** Serves the registry on the same node, over the unix socket. */
 export class LocalService {
@@ -160,6 +165,12 @@ export class LocalService {
         status.INVALID_ARGUMENT,
         'an observation needs a name, a tag and a time',
       );
+    }
+    if (request.name.length > MAX_NAME || tag.mediaType.length > MAX_MEDIA_TYPE) {
+      throw new RpcFailure(status.INVALID_ARGUMENT, 'a name or media type that is too long');
+    }
+    if (tag.observedAtMs > Date.now() + MAX_CLOCK_SKEW_MS) {
+      throw new RpcFailure(status.INVALID_ARGUMENT, 'a time in the future');
     }
     this.#observations.record(request.name, { ...tag, observedAtMs: tag.observedAtMs });
     return create(ObserveResponseSchema);

@@ -32,6 +32,7 @@ import { Seldom } from '../telemetry/seldom.ts';
 import type { AgentMetrics } from './agent-metrics.ts';
 import { sendBlob, writeTo } from './blob-sender.ts';
 import type { HeldContent } from './held-content.ts';
+import { HostShare, hostOf } from './host-share.ts';
 import type { Inventories } from './inventory/inventories.ts';
 import type { Reach } from './reach.ts';
 import { RpcFailure } from './rpc-failure.ts';
@@ -44,6 +45,10 @@ export interface PeerServiceOptions {
   readonly chunkBytes: number;
   /** A reader that takes no message for this long loses its place, milliseconds. */
   readonly readerStallMs: number;
+  /** For everything that a list or an inventory says to be taken, milliseconds; a minute if left out. */
+  readonly listingMs?: number;
+  /** Lists, inventories and looks at all others at a time; 64 if left out. A host may have a quarter. */
+  readonly maxListings?: number;
   /**
    * Who may call what, by the roles in the caller's certificate; undefined on a unix socket, where
    * the file's permissions decide.
@@ -67,6 +72,8 @@ export const PEER_ROLES: Readonly<Record<PeerMethod, readonly Role[]>> = {
 
 const LIST_BATCH = 500;
 const MAX_REACHED = 4096;
+const LISTING_MS = 60_000;
+const MAX_LISTINGS = 64;
 
 /** Serves what this node holds to other nodes. */
 export class PeerService {
@@ -77,6 +84,7 @@ export class PeerService {
   readonly #readers: ReaderCount;
   readonly #inventories: Pick<Inventories, 'current'>;
   readonly #reach: Pick<Reach, 'look'>;
+  readonly #listings: HostShare;
   readonly #seldom = new Seldom({ intervalMs: 60_000, maxKeys: 1000 });
 
   constructor(
@@ -91,6 +99,8 @@ export class PeerService {
     },
   ) {
     this.#options = options;
+    const { maxListings: max = MAX_LISTINGS } = options;
+    this.#listings = new HostShare({ max, maxPerHost: Math.ceil(max / 4) });
     this.#content = dependencies.content;
     this.#metrics = dependencies.metrics;
     this.#readers = dependencies.readers;
@@ -129,7 +139,7 @@ export class PeerService {
         context,
         (call: ServerWritableStream<ListRequest, ListResponse>, s) => {
           this.#authorize('list', call);
-          return this.#list(call, s);
+          return this.#listing(call, s, (signal) => this.#list(call, signal));
         },
       ),
       inventory: streamHandler(
@@ -137,7 +147,7 @@ export class PeerService {
         context,
         (call: ServerWritableStream<InventoryRequest, InventoryResponse>, s) => {
           this.#authorize('inventory', call);
-          return this.#inventory(call, s);
+          return this.#listing(call, s, (signal) => this.#inventory(call, signal));
         },
       ),
       reach: unaryHandler(
@@ -146,7 +156,9 @@ export class PeerService {
         async (call: ServerUnaryCall<ReachRequest, unknown>, signal) => {
           this.#authorize('reach', call);
           const nodes = call.request.nodes.slice(0, MAX_REACHED);
-          return reachToMessage(await this.#reach.look(nodes, { signal }));
+          return this.#listing(call, signal, async (limited) =>
+            reachToMessage(await this.#reach.look(nodes, { signal: limited })),
+          );
         },
       ),
       reportCorrupt: unaryHandler(
@@ -218,6 +230,30 @@ export class PeerService {
     }
   }
 
+  /** Runs what looks at everything: few at a time, and not for ever. */
+  async #listing<T>(
+    call: { getPeer(): string },
+    signal: AbortSignal,
+    run: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const host = hostOf(call);
+    const done = this.#listings.take(host);
+    if (done === undefined) {
+      throw new RpcFailure(status.RESOURCE_EXHAUSTED, `too many lists at once for ${host}`);
+    }
+    const { listingMs = LISTING_MS } = this.#options;
+    const late = new AbortController();
+    const timer = setTimeout(() => {
+      late.abort(new RpcFailure(status.ABORTED, `not taken within ${listingMs} ms`));
+    }, listingMs);
+    try {
+      return await run(AbortSignal.any([signal, late.signal]));
+    } finally {
+      clearTimeout(timer);
+      done();
+    }
+  }
+
   async #inventory(
     call: ServerWritableStream<InventoryRequest, InventoryResponse>,
     signal: AbortSignal,
@@ -254,11 +290,6 @@ export class PeerService {
 /** How many blobs are being read, over all the servers of one agent. */
 export interface ReaderCount {
   count: number;
-}
-
-/** Where a call comes from, without the port. */
-function hostOf(call: Pick<ServerUnaryCall<unknown, unknown>, 'getPeer'>): string {
-  return call.getPeer().replace(/:\d+$/, '');
 }
 
 function positionOf(value: bigint): number {

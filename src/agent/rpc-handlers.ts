@@ -7,6 +7,7 @@ import {
 } from '@grpc/grpc-js';
 import type { Logger } from '../telemetry/logger.ts';
 import type { AgentMetrics } from './agent-metrics.ts';
+import { endInTime } from './call-limits.ts';
 import { RpcFailure } from './rpc-failure.ts';
 
 /** What every handler needs beside its own work. */
@@ -51,6 +52,7 @@ export function streamHandler<I, O>(
     void attempt(method, { ...context, signal }, () => run(call, signal)).then((outcome) => {
       if ('value' in outcome) call.end();
       else call.emit('error', outcome.failure);
+      endInTime(call, 'value' in outcome ? 'answered' : 'failed');
     });
   };
 }

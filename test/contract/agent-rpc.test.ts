@@ -457,11 +457,13 @@ describe('Local over the unix socket', () => {
     const client = scene.local();
     const { digest } = scene.store.add(7);
     const timeless = { digest, mediaType: 'a/b', sizeBytes: 7 };
-    const odd = { ...timeless, observedAtMs: 5, sizeBytes: -5 };
     for (const [name, tag] of [
       ['', { ...timeless, observedAtMs: 5 }],
       ['registry.test/a:1', timeless],
-      ['registry.test/a:1', odd],
+      ['registry.test/a:1', { ...timeless, observedAtMs: 5, sizeBytes: -5 }],
+      [`registry.test/${'a'.repeat(2000)}:1`, { ...timeless, observedAtMs: 5 }],
+      ['registry.test/a:1', { ...timeless, mediaType: 'a'.repeat(300), observedAtMs: 5 }],
+      ['registry.test/a:1', { ...timeless, observedAtMs: Date.now() + 3_600_000 }],
     ] as const) {
       await expect(client.observe(name, tag, LIMITS)).rejects.toMatchObject({ kind: 'invalid' });
     }

@@ -1,5 +1,6 @@
 import { Registry } from 'prom-client';
 import { createAgentMetrics } from '../../src/agent/agent-metrics.ts';
+import type { CallLimitOptions } from '../../src/agent/call-limits.ts';
 import { AgentServer } from '../../src/agent/agent-server.ts';
 import { HeldContent } from '../../src/agent/held-content.ts';
 import { Inventories } from '../../src/agent/inventory/inventories.ts';
@@ -145,6 +146,8 @@ export class AgentScene implements AsyncDisposable {
     socket: string;
     maxConnections?: number;
     maxHandshakes?: number;
+    calls?: CallLimitOptions;
+    listingMs?: number;
     kill?: (pid: number) => void;
   }) {
     this.socket = options.socket;
@@ -172,6 +175,7 @@ export class AgentScene implements AsyncDisposable {
       maxReaders: options.maxReaders,
       chunkBytes: CHUNK_BYTES,
       readerStallMs: 60_000,
+      ...(options.listingMs === undefined ? {} : { listingMs: options.listingMs, maxListings: 12 }),
     };
     const integrity = { stateOf: () => 'verified' as const, request: () => undefined };
     const inventories = new Inventories(
@@ -195,6 +199,7 @@ export class AgentScene implements AsyncDisposable {
       maxConcurrentStreams: 100,
       maxConnections: options.maxConnections ?? 100,
       maxHandshakes: options.maxHandshakes ?? 100,
+      ...(options.calls === undefined ? {} : { calls: options.calls }),
     };
     this.#peers = new AgentServer(serverOptions, {
       peer: new PeerService(
@@ -257,6 +262,9 @@ export class AgentScene implements AsyncDisposable {
     readonly maxReaders?: number;
     readonly maxConnections?: number;
     readonly maxHandshakes?: number;
+    readonly calls?: CallLimitOptions;
+    /** For lists to be taken, milliseconds; a host may have three at a time then. */
+    readonly listingMs?: number;
     /** For TLS, milliseconds. */
     readonly handshakeMs?: number;
     readonly kill?: (pid: number) => void;

@@ -26,7 +26,11 @@ export interface InventoriesOptions {
   readonly walkTimeoutMs?: number;
 }
 
+/** A walk that takes long is not begun again at once: whoever asks has a fifth of the time. */
+const REST_PER_WALK = 4;
 const DEFAULT_MAX_AGE_MS = 1000;
+/** The machine's time may be set meanwhile. */
+const MAX_REST_MS = 15_000;
 const DEFAULT_WALK_TIMEOUT_MS = 120_000;
 /** How many images are walked at a time, and how many before others get their turn. */
 const WALKS_AT_A_TIME = 8;
@@ -45,7 +49,12 @@ export class Inventories {
   readonly #clock: Pick<Clock, 'now'>;
   readonly #walker: ImageWalker;
   #last:
-    { readonly inventory: Promise<NodeInventory>; readonly atMs: number | undefined } | undefined;
+    | {
+        readonly inventory: Promise<NodeInventory>;
+        readonly atMs: number | undefined;
+        readonly maxAgeMs: number;
+      }
+    | undefined;
   readonly #stopped = new AbortController();
 
   constructor(
@@ -71,19 +80,23 @@ export class Inventories {
   }
 
   /**
-   * The inventory of this moment, or of a second ago.
+   * The inventory of this moment, or of a second ago; where a walk takes longer than a quarter of
+   * that, of four times as long ago as one takes, at most a minute.
    *
    * @throws StoreUnavailableError, and an error when the walk takes too long or has been stopped
    */
   current(): Promise<NodeInventory> {
     const last = this.#last;
-    if (last !== undefined && this.#isFresh(last.atMs)) return last.inventory;
+    if (last !== undefined && this.#isFresh(last)) return last.inventory;
+    const beganMs = this.#clock.now();
     const inventory = this.#walk();
     // While it is under way nothing can be fresher.
-    this.#last = { inventory, atMs: undefined };
+    this.#last = { inventory, atMs: undefined, maxAgeMs: 0 };
     inventory.then(
-      () => this.#finished(inventory, this.#clock.now()),
-      () => this.#finished(inventory, undefined),
+      () => this.#finished(inventory, beganMs),
+      () => {
+        if (this.#last?.inventory === inventory) this.#last = undefined;
+      },
     );
     return inventory;
   }
@@ -93,16 +106,18 @@ export class Inventories {
     this.#stopped.abort(new Error('Cannot walk the store: the agent stops'));
   }
 
-  /** @param atMs when it was finished; undefined while it is under way */
-  #isFresh(atMs: number | undefined): boolean {
-    if (atMs === undefined) return true;
-    const ageMs = this.#clock.now() - atMs;
-    return ageMs >= 0 && ageMs < this.#options.maxAgeMs;
+  /** @param last.atMs when it was finished; undefined while it is under way */
+  #isFresh(last: { readonly atMs: number | undefined; readonly maxAgeMs: number }): boolean {
+    if (last.atMs === undefined) return true;
+    const ageMs = this.#clock.now() - last.atMs;
+    return ageMs >= 0 && ageMs < last.maxAgeMs;
   }
 
-  #finished(inventory: Promise<NodeInventory>, atMs: number | undefined): void {
+  #finished(inventory: Promise<NodeInventory>, beganMs: number): void {
     if (this.#last?.inventory !== inventory) return;
-    this.#last = atMs === undefined ? undefined : { inventory, atMs };
+    const atMs = this.#clock.now();
+    const restMs = REST_PER_WALK * Math.min(Math.max(atMs - beganMs, 0), MAX_REST_MS);
+    this.#last = { inventory, atMs, maxAgeMs: Math.max(this.#options.maxAgeMs, restMs) };
   }
 
   async #walk(): Promise<NodeInventory> {
