@@ -46,7 +46,8 @@ export class PatientLookup implements HolderLookup {
   get summary(): LocateSummary | undefined {
     const { summary } = this.#first;
     const later = this.#again?.lookup.summary;
-    if (later === undefined || summary === undefined) return summary;
+    // Nobody was asked again where the own agent did not come back: they are as silent as before.
+    if (later === undefined || summary === undefined || later.asked === 0) return summary;
     const isOfAll = this.#again?.nodes.length === 0;
     return isOfAll ? later : { ...later, asked: summary.asked };
   }
@@ -60,8 +61,35 @@ export class PatientLookup implements HolderLookup {
     options: NextOptions = {},
   ): Promise<LocatedHolder | undefined> {
     const found = await this.#first.next(accepts, options);
+    if (found !== undefined) return found;
+    const late = options.isPatient === false ? undefined : await this.#late(accepts, options);
+    if (late !== undefined) return late;
+    // Who has given an answer since needs no patience.
+    const again = this.#again?.lookup;
+    return again?.holders.some(accepts) === true ? again.next(accepts) : undefined;
+  }
+
+  async all(
+    isEnough?: (holders: readonly LocatedHolder[]) => boolean,
+  ): Promise<readonly LocatedHolder[]> {
+    await this.#first.all();
+    if (isEnough === undefined || isEnough(this.holders)) return this.holders;
+    const found = await this.#late(this.#onNews(isEnough), {});
+    const again = this.#again?.lookup;
+    if (found !== undefined && again !== undefined) {
+      const restMs = Math.min(SETTLE_MS, await this.#patience.leftMs());
+      await within(restMs, again.all(), this.#signal);
+    }
+    return this.holders;
+  }
+
+  /** From among those that gave no answer at first, waiting for them while patience lasts. */
+  async #late(
+    accepts: (holder: LocatedHolder) => boolean,
+    options: NextOptions,
+  ): Promise<LocatedHolder | undefined> {
     const nodes = this.#first.silent;
-    if (found !== undefined || options.isPatient === false || nodes === undefined) return found;
+    if (nodes === undefined) return undefined;
     const leftMs = this.#isCancelled ? 0 : await this.#patience.leftMs();
     if (leftMs <= 0 || this.#isCancelled || this.#signal.aborted) return undefined;
     this.#again ??= { lookup: this.#second.join({ nodes, waitMs: leftMs }), nodes };
@@ -71,18 +99,18 @@ export class PatientLookup implements HolderLookup {
     return late;
   }
 
-  async all(
-    isEnough?: (holders: readonly LocatedHolder[]) => boolean,
-  ): Promise<readonly LocatedHolder[]> {
-    await this.#first.all();
-    if (isEnough === undefined || isEnough(this.holders)) return this.holders;
-    const found = await this.next(() => isEnough(this.holders));
-    const again = this.#again?.lookup;
-    if (found !== undefined && again !== undefined) {
-      const restMs = Math.min(SETTLE_MS, await this.#patience.leftMs());
-      await within(restMs, again.all(), this.#signal);
-    }
-    return this.holders;
+  /** Asks once for each that is new, not for each that is there: in a large cluster that is many. */
+  #onNews(isEnough: (holders: readonly LocatedHolder[]) => boolean): () => boolean {
+    let count = -1;
+    let answer = false;
+    return () => {
+      const newCount = this.#again?.lookup.holders.length ?? 0;
+      if (newCount !== count) {
+        count = newCount;
+        answer = isEnough(this.holders);
+      }
+      return answer;
+    };
   }
 
   cancel(): void {

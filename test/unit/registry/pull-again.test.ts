@@ -227,6 +227,25 @@ describe('a pull by tag', () => {
   });
 });
 
+describe('a pull of a blob', () => {
+  it('goes on from another node that came back, when the first that did breaks off', async () => {
+    const { agent, pull } = blobs.scene([
+      { node: 'n0', bytes: blobs.big, breaksAfter: 1_000_000 },
+      { node: 'n1', bytes: blobs.big },
+    ]);
+    for (const node of nodes) agent.away.add(node);
+    const answer = pull.answer(pullRequest(dead()), digestOf(blobs.big));
+    await pass(100);
+    for (const node of nodes) agent.comeBack(node);
+    await pass(100);
+    const got = blobs.read(await answer);
+    // Whoever is still away is not waited for in the middle of a body.
+    await pass(WAIT_MS);
+    expect(agent.reads).toHaveLength(2);
+    expect((await got).bytes.equals(blobs.big)).toBe(true);
+  });
+});
+
 it('the budget of both scenes is the same', () => {
   expect(budgets.outageAnswerMs).toBe(BUDGET_MS);
 });
