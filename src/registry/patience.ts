@@ -25,7 +25,7 @@ export class Patience {
     options: { readonly budgetMs: number },
     dependencies: { trace: Pick<Trace, 'begin' | 'elapsedMs'>; now?: () => number },
   ) {
-    this.#now = dependencies.now ?? Date.now;
+    this.#now = dependencies.now ?? (() => performance.now());
     this.#trace = dependencies.trace;
     this.#endMs = this.#now() - dependencies.trace.elapsedMs() + options.budgetMs * WAIT_SHARE;
   }

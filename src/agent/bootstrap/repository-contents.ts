@@ -93,7 +93,9 @@ export class RepositoryContents {
 
   async #look(freshMs: number): Promise<Look> {
     const latest = this.#latest;
-    if (latest !== undefined && this.#clock.now() - latest.atMs < freshMs) return latest;
+    const ageMs = latest === undefined ? undefined : this.#clock.now() - latest.atMs;
+    // A clock may be put back, by hours where a node has just started.
+    if (latest !== undefined && ageMs !== undefined && ageMs >= 0 && ageMs < freshMs) return latest;
     if (this.#looking !== undefined) return this.#looking;
     const looking = this.#lookNow(this.#rules).then((look) => {
       if (this.#looking === looking) this.#latest = look;

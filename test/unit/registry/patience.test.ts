@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { BusyError } from '../../../src/registry/byte-budget.ts';
 import { Patience } from '../../../src/registry/patience.ts';
 import {
@@ -99,5 +99,18 @@ describe('Patience', () => {
     const ask = (): Promise<never> => Promise.reject(new BusyError('full'));
     await expect(patience.follow(ask)).rejects.toThrow(BusyError);
     expect(await patience.leftMs()).toBe(0);
+  });
+
+  it('Patience does not grow when the clock is put back', async () => {
+    vi.useFakeTimers();
+    try {
+      const trace = { elapsedMs: () => 0, begin: () => () => undefined };
+      const patience = new Patience({ budgetMs: BUDGET_MS }, { trace });
+      patience.grant();
+      vi.setSystemTime(Date.now() - 3_600_000);
+      expect(await patience.leftMs()).toBe(WAIT_MS);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 });

@@ -172,6 +172,17 @@ describe('BootstrapServer', () => {
     expect((await ask(path)).status).toBe(404);
   });
 
+  test('BootstrapServer sees what comes after the clock was put back', async () => {
+    await using node = await filled();
+    const { scene, ask } = node;
+    const later = scene.store.addManifest('later');
+    const path = blobs(later.config.digest) + ns;
+    expect((await ask(path)).status).toBe(404);
+    scene.store.name(`${name}:2.0`, later.target);
+    scene.clock.advance(-3_600_000);
+    expect((await ask(path)).status).toBe(200);
+  });
+
   test('BootstrapServer looks through its images once for many questions', async () => {
     await using node = await filled({ maxRequests: 40 });
     const { scene, image, ask } = node;
