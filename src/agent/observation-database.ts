@@ -5,7 +5,6 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
-  readdirSync,
   renameSync,
   rmSync,
   statSync,
@@ -14,6 +13,7 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { crc32 } from 'node:zlib';
+import { setAside } from './set-aside.ts';
 
 /** One observation, as the file has it. */
 export interface ObservationRow {
@@ -28,8 +28,6 @@ type StoredRow = ObservationRow & { readonly checksum: number };
 
 /** Rows over the bound that are allowed before the oldest are removed. */
 const SLACK_ROWS = 1000;
-/** Files that were set aside and are kept for people to look at. */
-const MAX_BROKEN_FILES = 3;
 /** What a copy of the file may take of memory. */
 const MAX_COPY_BYTES = 64 * 1024 * 1024;
 /** File systems in memory, where a copy can be read although the disk is full or read-only. */
@@ -123,11 +121,16 @@ export class ObservationDatabase {
     opened.close();
     const fresh = `${path}.new`;
     removeDatabase(fresh);
-    const successor = make(fresh);
     try {
-      for (const row of sound) successor.write(row);
-    } finally {
-      successor.close();
+      const successor = make(fresh);
+      try {
+        successor.#fill(sound);
+      } finally {
+        successor.close();
+      }
+    } catch (error) {
+      removeDatabase(fresh);
+      throw error;
     }
     const reason = 'the disk has altered observations, setting them aside';
     const aside = setAside(path, nowMs);
@@ -156,6 +159,13 @@ export class ObservationDatabase {
     } catch {
       // It is read again from the journal.
     }
+  }
+
+  /** Writes all of it, into the file itself: what a full disk left in the journal would not be renamed. */
+  #fill(rows: readonly ObservationRow[]): void {
+    this.#database.exec('BEGIN');
+    for (const row of rows) this.write(row);
+    this.#database.exec('COMMIT; PRAGMA wal_checkpoint(TRUNCATE)');
   }
 
   #trim(): void {
@@ -215,19 +225,6 @@ function isMadeReadOnly(error: unknown, path: string): boolean {
   } catch {
     return false;
   }
-}
-
-/** @returns where the file went */
-function setAside(path: string, nowMs: number): string {
-  const prefix = `${basename(path)}.broken-`;
-  const aside = join(dirname(path), `${prefix}${nowMs}`);
-  renameSync(path, aside);
-  for (const suffix of ['-wal', '-shm']) rmSync(path + suffix, { force: true });
-  const broken = readdirSync(dirname(path)).filter((name) => name.startsWith(prefix));
-  for (const name of broken.sort().slice(0, -MAX_BROKEN_FILES)) {
-    rmSync(join(dirname(path), name), { force: true, recursive: true });
-  }
-  return aside;
 }
 
 function removeDatabase(path: string): void {
