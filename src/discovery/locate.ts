@@ -166,7 +166,8 @@ export class Locator {
     const isSuspect = ({ name }: Member): boolean => this.#health.isSuspect(name);
     const trusted = others.filter((member) => !isSuspect(member));
     const all = [self, ...trusted, ...others.filter(isSuspect)];
-    return nodes.length === 0 ? all : all.filter(({ name }) => nodes.includes(name));
+    const wanted = new Set(nodes);
+    return wanted.size === 0 ? all : all.filter(({ name }) => wanted.has(name));
   }
 
   /** Until when each member is waited for, milliseconds since the epoch: as it is asked first. */
