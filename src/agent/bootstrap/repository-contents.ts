@@ -5,6 +5,7 @@ import { isImageManifestMediaType, isIndexMediaType } from '../../oci/media-type
 import { parseReference } from '../../oci/reference.ts';
 import type { Clock } from '../../telemetry/clock.ts';
 import type { Logger } from '../../telemetry/logger.ts';
+import { Seldom } from '../../telemetry/seldom.ts';
 import type { HeldContent } from '../held-content.ts';
 import type { ManifestReader } from '../inventory/manifest-reader.ts';
 import type { BootstrapRules } from './bootstrap-rules.ts';
@@ -17,6 +18,7 @@ const LOOK_TIMEOUT_MS = 10_000;
 /** Image records that are followed, and digests that they may come to. */
 const MAX_ROOTS = 1000;
 const MAX_DIGESTS = 100_000;
+const WARN_INTERVAL_MS = 3_600_000;
 /** An index may list indexes; nobody nests them deeper. */
 const MAX_DEPTH = 3;
 
@@ -46,6 +48,7 @@ export class RepositoryContents {
   readonly #reader: Pick<ManifestReader, 'manifest'>;
   readonly #clock: Clock;
   readonly #log: Pick<Logger, 'warn'>;
+  readonly #warnings: Seldom;
   #rules: BootstrapRules;
   #latest: Look | undefined;
   #looking: Promise<Look> | undefined;
@@ -64,6 +67,10 @@ export class RepositoryContents {
     this.#reader = dependencies.reader;
     this.#clock = dependencies.clock;
     this.#log = dependencies.log;
+    this.#warnings = new Seldom(
+      { intervalMs: WARN_INTERVAL_MS, maxKeys: 1 },
+      { now: () => this.#clock.now() },
+    );
   }
 
   /** Counts for looks that begin from now on. */
@@ -120,10 +127,7 @@ export class RepositoryContents {
       const { registry, repository } = reference.value;
       if (!rules.mayRead(registry, repository)) continue;
       if (left.roots === 0 || left.digests <= 0) {
-        this.#log.warn(
-          { images: MAX_ROOTS, digests: MAX_DIGESTS },
-          'agent.bootstrap.repositories match more than can be given out; the rest is left out',
-        );
+        this.#warnOfTooMany();
         break;
       }
       left.roots -= 1;
@@ -133,6 +137,14 @@ export class RepositoryContents {
       await this.#follow(record, content, { depth: 0, left, signal });
     }
     return { atMs, repositories };
+  }
+
+  #warnOfTooMany(): void {
+    if (!this.#warnings.isDue('too many')) return;
+    this.#log.warn(
+      { images: MAX_ROOTS, digests: MAX_DIGESTS },
+      'agent.bootstrap.repositories match more than can be given out; the rest is left out',
+    );
   }
 
   async #follow(
