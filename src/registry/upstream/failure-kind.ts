@@ -52,13 +52,18 @@ export function failureMessage(error: unknown, kind: UpstreamFailureKind, host: 
   if (error instanceof SourceError) return error.message;
   if (error instanceof ProxyError) return messageOfProxy(error, kind, host);
   const code = codeOf(error);
-  const reason = kind === 'local' ? SHORTAGES.get(code) : REASONS[kind];
   const own = error instanceof Error ? error.message : String(error);
+  if (kind === 'bad_answer' && code.startsWith(SOCKS)) return messageOfSocks(own, code, host);
+  const reason = kind === 'local' ? SHORTAGES.get(code) : REASONS[kind];
   return `${host} ${reason ?? own}${code === '' ? '' : ` (${code})`}`;
 }
 
 /** This side has closed its connections: no word about the other one. */
 const CLIENT_IS_CLOSED: ReadonlySet<string> = new Set(['UND_ERR_DESTROYED', 'UND_ERR_CLOSED']);
+
+/** How the codes of what a SOCKS proxy says begin. */
+const SOCKS = 'UND_ERR_SOCKS5';
+const PROXY_VARIABLE = 'HTTPS_PROXY or HTTP_PROXY of the environment';
 
 /** Somebody has answered, or was not to be asked like that: no sign of an outage. */
 const NONSENSE: ReadonlySet<string> = new Set([
@@ -131,7 +136,7 @@ function kindOf(error: unknown): UpstreamFailureKind {
   if (NONSENSE.has(code)) return 'bad_answer';
   // RFC 1928, 6: it failed, the network, the host, the port, the hops; any other is a refusal.
   if (/^UND_ERR_SOCKS5_REPLY_[13-6]$/.test(code)) return 'gateway';
-  if (code.startsWith('UND_ERR_SOCKS5')) return 'bad_answer';
+  if (code.startsWith(SOCKS)) return 'bad_answer';
   if (code === 'ECONNREFUSED' || code === 'EHOSTUNREACH' || code === 'ENETUNREACH') {
     return 'refused';
   }
@@ -149,6 +154,13 @@ function kindOfProxy({ cause, status }: ProxyError): UpstreamFailureKind {
   return kind === 'local' || kind === 'bad_answer' ? kind : 'proxy';
 }
 
+function messageOfSocks(own: string, code: string, host: string): string {
+  return (
+    `The SOCKS proxy of the environment does not lead to ${host}: ${own} (${code}); ` +
+    `look at its URL in ${PROXY_VARIABLE}, or list the host in NO_PROXY`
+  );
+}
+
 function messageOfProxy(error: ProxyError, kind: UpstreamFailureKind, host: string): string {
   const { cause, proxy, status } = error;
   if (kind === 'local') return failureMessage(cause, kind, `The proxy ${proxy}`);
@@ -157,12 +169,11 @@ function messageOfProxy(error: ProxyError, kind: UpstreamFailureKind, host: stri
   if (kind === 'proxy') {
     return failureMessage(cause, kindOf(cause), `The proxy ${proxy} on the way to ${host}`);
   }
-  const variable = 'HTTPS_PROXY or HTTP_PROXY of the environment';
   switch (status) {
     case 407:
       return (
         `The proxy ${proxy} wants credentials before it leads to ${host} (407); ` +
-        `put them into its URL in ${variable}, as http://user:password@${proxy}`
+        `put them into its URL in ${PROXY_VARIABLE}, as http://user:password@${proxy}`
       );
     case 403:
       return (
@@ -170,11 +181,11 @@ function messageOfProxy(error: ProxyError, kind: UpstreamFailureKind, host: stri
         'have it allowed there, or list the host in NO_PROXY'
       );
     case undefined:
-      return `The proxy ${proxy} speaks no HTTP; look at its URL in ${variable}`;
+      return `The proxy ${proxy} speaks no HTTP; look at its URL in ${PROXY_VARIABLE}`;
     default:
       return (
         `The proxy ${proxy} answers ${status} and does not lead to ${host}; ` +
-        `look at its URL in ${variable}, or list the host in NO_PROXY`
+        `look at its URL in ${PROXY_VARIABLE}, or list the host in NO_PROXY`
       );
   }
 }

@@ -1,7 +1,7 @@
 import type { buildConnector, Dispatcher, EnvHttpProxyAgent, Pool as ConnectionPool } from 'undici';
 import { errors, Pool } from './undici.ts';
 
-/** The proxies that the environment names, as undici, curl and Go read it. */
+/** The proxies that the environment names, as undici reads it. */
 export interface Proxies {
   readonly http: URL | undefined;
   readonly https: URL | undefined;
@@ -27,8 +27,8 @@ export class ProxyError extends Error {
 }
 
 /**
- * Reads HTTP_PROXY and HTTPS_PROXY, in small letters first. As everywhere, "proxy.test:3128" means
- * http, and https goes the way of http where it has none of its own.
+ * Reads HTTP_PROXY and HTTPS_PROXY, in small letters first. "proxy.test:3128" means http, and https
+ * goes the way of http where it has none of its own: so in undici, not in curl and Go.
  *
  * @throws when one of them is no URL; the message has no value, which may be a secret
  */

@@ -187,7 +187,12 @@ describe('UpstreamClient and proxies', () => {
   it.each([
     { reply: 4, kind: 'gateway', isOutageSign: true },
     { reply: 5, kind: 'gateway', isOutageSign: true },
-    { reply: 2, kind: 'bad_answer', isOutageSign: false },
+    {
+      reply: 2,
+      kind: 'bad_answer',
+      isOutageSign: false,
+      message: text('The SOCKS proxy of the environment does not lead to'),
+    },
   ])('UpstreamClient takes the word $reply of a SOCKS proxy for $kind', async (expected) => {
     const { reply, ...failure } = expected;
     const open = new Set<Socket>();
