@@ -14,12 +14,17 @@ const GUARDED_RANGES: ReadonlySet<string> = new Set([
   'reserved',
 ]);
 
-/** Where clouds keep metadata and host services outside of the ranges above. */
-const GUARDED_ADDRESSES: ReadonlySet<string> = new Set([
-  '100.100.100.200',
-  '168.63.129.16',
-  'fd00:ec2::254',
-]);
+/** Where clouds keep metadata, credentials and host services outside of the ranges above. */
+const GUARDED_NETWORKS = [
+  '100.100.100.200/32',
+  '168.63.129.16/32',
+  'fd00:42::42/128',
+  'fd00:100::100:200/128',
+  'fd00:a9fe:a9fe::1/128',
+  'fd00:c1::a9fe:a9fe/128',
+  'fd00:ec2::/32',
+  'fd20:ce::254/128',
+].map((network) => ipaddr.parseCIDR(network));
 
 /**
  * Whether an address must not be dialled unless the configuration says so.
@@ -28,7 +33,10 @@ const GUARDED_ADDRESSES: ReadonlySet<string> = new Set([
  */
 export function isGuardedAddress(address: string): boolean {
   const parsed = plainForm(address);
-  return GUARDED_RANGES.has(parsed.range()) || GUARDED_ADDRESSES.has(parsed.toString());
+  if (GUARDED_RANGES.has(parsed.range())) return true;
+  return GUARDED_NETWORKS.some(
+    ([network, bits]) => network.kind() === parsed.kind() && parsed.match(network, bits),
+  );
 }
 
 /**
