@@ -26,6 +26,7 @@ const DEFAULT_CALLS: CallLimitOptions = {
 export class AgentServer {
   readonly #server: Server;
   readonly #limits: ConnectionLimits;
+  readonly #gates: ConnectionGate[] = [];
 
   constructor(
     options: AgentServerOptions,
@@ -67,6 +68,7 @@ export class AgentServer {
     const gate = new ConnectionGate(this.#limits, {
       onCrowd: (remote) => refused?.noteCrowd(remote),
     });
+    this.#gates.push(gate);
     gate.watch(this.#server, { isSecure: credentials._isSecure() });
     refused?.watch(this.#server);
     return port;
@@ -92,6 +94,7 @@ export class AgentServer {
     try {
       await new Promise<void>((resolve) => {
         this.#server.tryShutdown(() => resolve());
+        for (const gate of this.#gates) gate.endHandshakes();
         if (options.signal.aborted) cut();
       });
     } finally {

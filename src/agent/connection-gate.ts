@@ -30,6 +30,8 @@ export class ConnectionGate {
   readonly #handshakes: ConnectionPlaces;
   readonly #connections: ConnectionPlaces;
   readonly #limits: ConnectionLimits;
+  /** Those in the middle of TLS, by their ends. */
+  readonly #pending = new Map<string, Socket>();
   readonly #onCrowd: (remote: Remote) => void;
 
   /** @param dependencies.onCrowd told of every connection that was one too many */
@@ -59,7 +61,7 @@ export class ConnectionGate {
   /** The same for a server of Node's own, which need not listen yet. */
   watchListener(listener: TlsListener, options: { readonly isSecure: boolean }): void {
     const { maxConnections, maxHandshakes } = this.#limits;
-    const pending = new Map<string, Socket>();
+    const pending = this.#pending;
     listener.maxConnections = maxConnections + maxHandshakes + BURST;
     listener.on('drop', (remote) => this.#onCrowd(remote ?? {}));
     listener.on('connection', (socket) => {
@@ -80,6 +82,14 @@ export class ConnectionGate {
       this.#handshakes.leave(socket);
       this.#end(this.#connections.take(socket));
     });
+  }
+
+  /**
+   * Ends the connections that are in the middle of TLS: for a listener that was closed, which is
+   * not over before they are, and has no use for them.
+   */
+  endHandshakes(): void {
+    for (const socket of this.#pending.values()) socket.destroy();
   }
 
   #end(socket: Socket | undefined): void {

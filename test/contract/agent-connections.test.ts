@@ -93,6 +93,18 @@ async function isServed(): Promise<boolean> {
 }
 
 describe('the port for other nodes', () => {
+  it('does not wait for connections without a certificate when it is closed', async () => {
+    await start({});
+    await strangers(3, HOST_A);
+    // Those of one listener are accepted in the order in which they come.
+    await member(HOST_B);
+
+    await scene[Symbol.asyncDispose]();
+
+    // Else it was their time for TLS that ended them.
+    expect(await refused('slow')).toBe(0);
+  });
+
   it('holds no more connections without a certificate than it is told to', async () => {
     await start({ maxHandshakes: 8 });
 

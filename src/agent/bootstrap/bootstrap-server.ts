@@ -70,6 +70,7 @@ export class BootstrapServer {
   readonly #metrics: BootstrapMetrics;
   readonly #clock: Clock;
   readonly #log: Logger;
+  readonly #gate: ConnectionGate;
   readonly #server: Server;
   readonly #clients = new WeakMap<Socket, Client>();
   readonly #unreadable: UnreadableRequests;
@@ -98,6 +99,12 @@ export class BootstrapServer {
     this.#unreadable = new UnreadableRequests({
       onAnswer: () => this.#metrics.requests.inc({ result: 'unreadable' }),
     });
+    const { maxHandshakes, maxRequests } = options;
+    const maxConnections = maxRequests * MAX_CONNECTIONS_PER_REQUEST;
+    this.#gate = new ConnectionGate(
+      { maxConnections, maxHandshakes },
+      { onCrowd: (remote) => dependencies.refused.noteCrowd(remote) },
+    );
     this.#server = this.#create(dependencies.refused);
   }
 
@@ -133,6 +140,7 @@ export class BootstrapServer {
     try {
       await new Promise<void>((resolve) => {
         server.close(() => resolve());
+        this.#gate.endHandshakes();
         if (options.signal.aborted) cut();
       });
     } finally {
@@ -154,13 +162,7 @@ export class BootstrapServer {
     server.removeAllListeners('tlsClientError');
     server.on('tlsClientError', (_error, socket) => socket.destroy());
     refused.watchListener(server);
-    const { maxHandshakes, maxRequests } = this.#options;
-    const maxConnections = maxRequests * MAX_CONNECTIONS_PER_REQUEST;
-    const gate = new ConnectionGate(
-      { maxConnections, maxHandshakes },
-      { onCrowd: (remote) => refused.noteCrowd(remote) },
-    );
-    gate.watchListener(server, { isSecure: true });
+    this.#gate.watchListener(server, { isSecure: true });
     server.on('request', (request, response) => void this.#handle(request, response));
     server.on('clientError', this.#unreadable.refuse);
     server.on('connect', (_request, socket) => this.#unreadable.end(socket, badMethodAnswer()));

@@ -289,6 +289,20 @@ describe('BootstrapServer clients', () => {
     for (const socket of silent) socket.destroy();
   });
 
+  test('BootstrapServer does not wait in the end for those who show no certificate', async () => {
+    await using node = await filled();
+    const { scene, ask } = node;
+    const silent = connect({ host: '127.0.0.1', port: scene.port });
+    silent.on('error', () => undefined);
+    await once(silent, 'connect');
+    // Connections are accepted in the order in which they come.
+    expect((await ask('/v2/')).status).toBe(200);
+    await scene.server.close({ signal: AbortSignal.abort() });
+    // Else it was its time for TLS that ended it.
+    expect(await scene.refusals('slow')).toBe(0);
+    silent.destroy();
+  });
+
   test('BootstrapServer speaks TLS 1.3 alone', async () => {
     await using node = await filled();
     const { scene } = node;
