@@ -1,0 +1,44 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { configSeenFrom } from '../../../src/cli/doctor-place.ts';
+import { loadConfig } from '../../../src/config/load.ts';
+
+let hostRoot: string;
+
+beforeEach(async () => {
+  hostRoot = await mkdtemp(join(tmpdir(), 'salvor-doctor-place-'));
+});
+
+afterEach(() => rm(hostRoot, { recursive: true, force: true }));
+
+test('configSeenFrom finds everything that a configuration names below the root of the node', async () => {
+  const place = {
+    ca: '/no/such/ca.pem',
+    clientCertificate: '/no/such/client.pem',
+    clientKey: '/no/such/client-key.pem',
+    headersFile: '/no/such/headers',
+  };
+  const file = join(hostRoot, 'no/such/config.json');
+  await mkdir(join(hostRoot, 'no/such'), { recursive: true });
+  const registry = {
+    mirrors: [{ url: 'https://mirror.test', ...place }],
+    upstreams: {
+      'one.test': { url: 'https://one.test', ...place },
+      'two.test': { endpoints: [{ url: 'https://two.test', ...place }] },
+    },
+  };
+  await writeFile(file, JSON.stringify({ registry }));
+  const config = await loadConfig({ file });
+
+  const seen = await configSeenFrom(config, hostRoot);
+
+  const [mirror] = seen.registry.mirrors;
+  const { 'one.test': one, 'two.test': two } = seen.registry.upstreams;
+  const found = Object.entries(place).map(([key, path]) => [key, join(hostRoot, path)]);
+  for (const each of [mirror, one, two?.endpoints[0]]) {
+    expect(each).toMatchObject(Object.fromEntries(found) as object);
+  }
+  expect(await configSeenFrom(config, '/')).toEqual(config);
+});
