@@ -13,6 +13,7 @@ import { freePort } from '../support/ports.ts';
 import { sourceProgram } from '../support/program-path.ts';
 import { pushImage, type PushedImage } from '../support/push.ts';
 import { suiteScope } from '../support/test-scope.ts';
+import { waitFor } from '../support/wait.ts';
 
 const run = promisify(execFile);
 const scope = suiteScope('bootstrap');
@@ -75,6 +76,12 @@ function requests(from = 0): Line[] {
     .lines(from)
     .filter(({ text }) => text.includes('"msg":"bootstrap request"'))
     .map(({ text }) => JSON.parse(text) as Line);
+}
+
+/** The same, once there is something: what an agent writes comes a little after its answers. */
+async function someRequests(from: number): Promise<Line[]> {
+  const some = (): Line[] | undefined => (requests(from).length > 0 ? requests(from) : undefined);
+  return await waitFor(some, { what: 'a line of the agent about a request' });
 }
 
 async function expectSameBytes({ blobs, digest }: PushedImage): Promise<void> {
@@ -145,8 +152,7 @@ describe('a node that is new in an outage', () => {
     }
     const pull = fresh.pull(`${upstream.host}/${repository}@${images.three.digest}`);
     await expect(pull).rejects.toThrow();
-    const lines = requests(from);
-    expect(lines.length).toBeGreaterThan(0);
+    const lines = await someRequests(from);
     expect(new Set(lines.map(({ status }) => status))).toEqual(new Set([404]));
     expect(await fresh.blobs()).not.toContain(images.three.digest);
   });
@@ -158,8 +164,7 @@ describe('a node that is new in an outage', () => {
       await bakeIdentity(await identityFor(role));
       const from = a.agent.lineCount;
       await expect(fresh.pull(`${upstream.host}/${repository}:one`)).rejects.toThrow();
-      const lines = requests(from);
-      expect(lines.length).toBeGreaterThan(0);
+      const lines = await someRequests(from);
       expect(new Set(lines.map(({ result }) => result))).toEqual(new Set(['wrong_role']));
     },
   );
