@@ -186,6 +186,10 @@ function collectAddress(value: string, before: readonly string[] = []): readonly
   if (isIP(value) === 0 && !isName) {
     throw new InvalidArgumentError('Expected an IP address or a DNS name, without a port.');
   }
+  // Else whoever has the certificate could act in that role.
+  if (value.toLowerCase().endsWith('.salvor.internal')) {
+    throw new InvalidArgumentError('Names of roles are no addresses; see --roles.');
+  }
   return [...before, value];
 }
 

@@ -78,6 +78,8 @@ describe('salvor certs', () => {
   test.each([
     [['--address', '10.0.0.1:7492'], 'Expected an IP address or a DNS name'],
     [['--address', '10.0.0.300'], 'Expected an IP address or a DNS name'],
+    [['--address', 'Registry.Salvor.internal'], 'Names of roles are no addresses'],
+    [['--address', '*.salvor.internal'], 'Names of roles are no addresses'],
     [['--address', 'a b'], 'Expected an IP address or a DNS name'],
     [['--roles', 'agent,node'], 'Expected one or more of agent, registry, bootstrap'],
   ])('salvor certs issue refuses %j', async (words, message) => {
