@@ -56,8 +56,9 @@ export async function load(
   command: Command,
   dependencies: ProgramDependencies,
   checkedFor: string | undefined = command.name(),
+  more: Pick<LoadOptions, 'readHosts'> = {},
 ): Promise<Config> {
-  return await loadConfig({ ...loadOptions(command, dependencies), command: checkedFor });
+  return await loadConfig({ ...loadOptions(command, dependencies), ...more, command: checkedFor });
 }
 
 /** What the configuration of a command is loaded from. */

@@ -1,5 +1,11 @@
+import { readHostsFile } from '../config/hosts-file.ts';
 import type { Config, EndpointConfig } from '../config/schema.ts';
 import { seenAt } from '../node/doctor/host-root.ts';
+
+/** How what `salvor hosts` found of upstreams is read, where it is on the node. */
+export function hostsSeenFrom(hostRoot: string): typeof readHostsFile {
+  return async (path) => readHostsFile(await seenAt(path, hostRoot));
+}
 
 /** What may be said of a URL that is asked, as far as it is in files. */
 type Files = Pick<EndpointConfig, 'ca' | 'clientCertificate' | 'clientKey' | 'headersFile'>;

@@ -273,7 +273,9 @@ function addDoctor(program: Command, dependencies: ProgramDependencies): void {
     .option('--host-root <directory>', "Where the node's own / is.", '/')
     .option('--mirror-url <url>', 'Where containerd is sent. Default: registry.listen.')
     .action(async (options: DoctorOptions, command: Command) => {
-      const config = await load(command, dependencies);
+      const { hostsSeenFrom } = await import('./doctor-place.ts');
+      const readHosts = hostsSeenFrom(options.hostRoot);
+      const config = await load(command, dependencies, 'doctor', { readHosts });
       await run(dependencies, async ({ signal }) => {
         const { runDoctor } = await import('./doctor.ts');
         const { writeOut } = dependencies;

@@ -112,7 +112,7 @@ function build(given: SettingValues, environment: Environment): Changeable<Confi
 
 /** Whether a command, or somebody who looks at the configuration, needs to know the upstreams. */
 function asksUpstreams(command: string | undefined): boolean {
-  return command === undefined || ['registry', 'start', 'config'].includes(command);
+  return command === undefined || ['registry', 'start', 'config', 'doctor'].includes(command);
 }
 
 /** What a person has configured is stronger, upstream by upstream. */

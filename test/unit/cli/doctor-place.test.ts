@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { configSeenFrom } from '../../../src/cli/doctor-place.ts';
+import { configSeenFrom, hostsSeenFrom } from '../../../src/cli/doctor-place.ts';
 import { loadConfig } from '../../../src/config/load.ts';
 
 let hostRoot: string;
@@ -41,4 +41,20 @@ test('configSeenFrom finds everything that a configuration names below the root 
     expect(each).toMatchObject(Object.fromEntries(found) as object);
   }
   expect(await configSeenFrom(config, '/')).toEqual(config);
+});
+
+test('hostsSeenFrom has the doctor know the upstreams that salvor hosts found on the node', async () => {
+  const directory = '/no/such/state/upstreams';
+  await mkdir(join(hostRoot, directory), { recursive: true });
+  const hosts = { upstreams: { 'found.test': { url: 'https://found.test', ca: 'ca.pem' } } };
+  await writeFile(join(hostRoot, directory, 'hosts.json'), JSON.stringify(hosts));
+  const config = await loadConfig({
+    command: 'doctor',
+    flags: { 'node.stateDirectory': '/no/such/state' },
+    readHosts: hostsSeenFrom(hostRoot),
+  });
+  const seen = await configSeenFrom(config, hostRoot);
+  expect(seen.registry.upstreams).toMatchObject({
+    'found.test': { url: 'https://found.test', ca: join(hostRoot, directory, 'ca.pem') },
+  });
 });
