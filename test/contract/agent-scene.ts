@@ -23,6 +23,17 @@ import { systemClock } from '../../src/telemetry/clock.ts';
 import { silentLogger } from '../../src/telemetry/logger.ts';
 import { credentials, type ChannelCredentials } from '@grpc/grpc-js';
 
+/** What a proof came to. */
+export const PROOF: ProofSummary = {
+  endedAtMs: 1_700_000_000_123,
+  tookMs: 1500,
+  isComplete: true,
+  images: 12,
+  servable: 9,
+  differences: 1,
+  bytes: 123_456,
+};
+
 export const CHUNK_BYTES = 64 * 1024;
 export const WINDOW_BYTES = 256 * 1024;
 
