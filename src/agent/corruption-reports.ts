@@ -2,9 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { Digest } from '../oci/digest.ts';
 import type { Clock } from '../telemetry/clock.ts';
 import { HostShare } from './host-share.ts';
-import type { Integrity } from './integrity.ts';
-
-type Finding = Awaited<ReturnType<Integrity['recheck']>>;
+import type { Finding, Integrity } from './integrity.ts';
 
 /** The same blob is hashed for reports once in this time, milliseconds. */
 const REPEAT_MS = 60_000;
@@ -16,11 +14,11 @@ const MAX_PER_HOST = 8;
 
 /**
  * Looks at blobs of which other nodes say that they got wrong bytes. Hashing is work, and a report
- * costs nothing and proves nothing: so it happens at the pace of the background, once a minute for
- * each blob, and for few at a time of each host.
+ * costs nothing and proves nothing: so it happens once a minute for each blob, for few at a time of
+ * each host, and at the pace of the background but for the first look at bytes that nobody has hashed.
  */
 export class CorruptionReports {
-  readonly #integrity: Pick<Integrity, 'recheck'>;
+  readonly #integrity: Pick<Integrity, 'recheckForOthers'>;
   readonly #clock: Pick<Clock, 'now'>;
   readonly #running = new Map<Digest, Promise<Finding>>();
   readonly #waiting = new HostShare({ max: MAX_WAITING, maxPerHost: MAX_PER_HOST });
@@ -28,7 +26,10 @@ export class CorruptionReports {
     max: MAX_FINDINGS,
   });
 
-  constructor(dependencies: { integrity: Pick<Integrity, 'recheck'>; clock: Pick<Clock, 'now'> }) {
+  constructor(dependencies: {
+    integrity: Pick<Integrity, 'recheckForOthers'>;
+    clock: Pick<Clock, 'now'>;
+  }) {
     this.#integrity = dependencies.integrity;
     this.#clock = dependencies.clock;
   }
@@ -58,7 +59,7 @@ export class CorruptionReports {
 
   async #recheck(digest: Digest): Promise<Finding> {
     try {
-      const finding = await this.#integrity.recheck(digest, { paced: true });
+      const finding = await this.#integrity.recheckForOthers(digest);
       this.#findings.set(digest, { finding, atMs: this.#clock.now() });
       return finding;
     } finally {

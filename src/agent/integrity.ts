@@ -10,6 +10,9 @@ import type { BlobInfo, ContentStore, OpenBlob } from './store.ts';
 /** What hashing has said of the bytes that a fingerprint stands for. */
 export type IntegrityState = 'verified' | 'unverified' | 'corrupt';
 
+/** What hashing a blob has come to. */
+export type Finding = 'verified' | 'corrupt' | 'missing';
+
 export interface IntegrityOptions {
   /** How fast the background hashing reads, at most. */
   readonly bytesPerSecond?: number;
@@ -40,9 +43,15 @@ const chunkBytes = 256 * 1024;
 const maxQueued = 4096;
 const maxRechecks = 64;
 
+/**
+ * Who wants a blob hashed at once: this node itself, or others, for the first time or again. Each kind
+ * waits for its own alone. What others want again is hashed at the pace of the background.
+ */
+type RecheckKind = 'own' | 'first' | 'again';
+
 /** Blobs to be hashed again, one after the other. */
 class RecheckQueue {
-  readonly byDigest = new Map<Digest, Promise<'verified' | 'corrupt' | 'missing'>>();
+  readonly byDigest = new Map<Digest, Promise<Finding>>();
   last: Promise<unknown> = Promise.resolve();
 }
 
@@ -60,8 +69,11 @@ export class Integrity {
   readonly #maxRecords: number;
   readonly #records: LRUCache<Digest, IntegrityRecord>;
   readonly #queue = new Set<Digest>();
-  /** At full speed, and at that of the background: nobody waits for what is slower. */
-  readonly #rechecks = { full: new RecheckQueue(), paced: new RecheckQueue() };
+  readonly #rechecks: Readonly<Record<RecheckKind, RecheckQueue>> = {
+    own: new RecheckQueue(),
+    first: new RecheckQueue(),
+    again: new RecheckQueue(),
+  };
   readonly #stopped = new AbortController();
   #running: Promise<void> | undefined;
   #wake = new AbortController();
@@ -98,21 +110,33 @@ export class Integrity {
    * Hashes a blob at once, whatever is known of it, which stands until then. Several at the same
    * time take turns; the same one is hashed once for all who ask.
    *
-   * @param options.paced not faster than the background
    * @throws StoreUnavailableError when the store cannot be read, and an error when too many wait
    */
-  recheck(
-    digest: Digest,
-    options: { readonly paced: boolean } = { paced: false },
-  ): Promise<'verified' | 'corrupt' | 'missing'> {
-    const queue = options.paced ? this.#rechecks.paced : this.#rechecks.full;
+  recheck(digest: Digest): Promise<Finding> {
+    return this.#recheck(digest, 'own');
+  }
+
+  /**
+   * The same for others: at full speed when these bytes were never hashed, which has to be done
+   * once anyhow, else at the pace of the background.
+   *
+   * @throws as above
+   */
+  async recheckForOthers(digest: Digest): Promise<Finding> {
+    const info = await this.#store.stat(digest, { signal: this.#stopped.signal });
+    if (info === undefined) return 'missing';
+    return this.#recheck(digest, this.stateOf(info) === 'unverified' ? 'first' : 'again');
+  }
+
+  #recheck(digest: Digest, kind: RecheckKind): Promise<Finding> {
+    const queue = this.#rechecks[kind];
     const running = queue.byDigest.get(digest);
     if (running !== undefined) return running;
     if (queue.byDigest.size >= maxRechecks) {
       return Promise.reject(new Error(`Cannot hash ${digest} again: too many others wait`));
     }
     const recheck = queue.last
-      .then(() => this.#hash(digest, options))
+      .then(() => this.#hash(digest, { paced: kind === 'again' }))
       .finally(() => queue.byDigest.delete(digest));
     queue.byDigest.set(digest, recheck);
     queue.last = recheck.catch(() => undefined);
@@ -129,7 +153,7 @@ export class Integrity {
     this.#stopped.abort();
     this.#queue.clear();
     await this.#running;
-    await Promise.all([this.#rechecks.full.last, this.#rechecks.paced.last]);
+    await Promise.all(Object.values(this.#rechecks).map(({ last }) => last));
   }
 
   #hasStopped(): boolean {
@@ -203,10 +227,7 @@ export class Integrity {
     }
   }
 
-  async #hash(
-    digest: Digest,
-    { paced }: { paced: boolean },
-  ): Promise<'verified' | 'corrupt' | 'missing'> {
+  async #hash(digest: Digest, { paced }: { paced: boolean }): Promise<Finding> {
     const { signal } = this.#stopped;
     signal.throwIfAborted();
     const blob = await this.#store.open(digest, { signal });

@@ -208,9 +208,9 @@ export class Peers {
   }
 
   /**
-   * Has a node hash its copy, which it does at the pace of the background and once for all who ask:
-   * what is not small takes longer than this waits, and is known to whoever asks later. A client
-   * that wants parts need not stay until the hash of the whole could be known here.
+   * Has a node hash its copy, which it does at full speed the first time and once for all who ask.
+   * What takes longer than this waits is known to whoever asks later. A client that wants parts need
+   * not stay until the hash of the whole could be known here.
    */
   async #isSound(client: PeerClient, digest: Digest, signal: AbortSignal): Promise<boolean> {
     try {

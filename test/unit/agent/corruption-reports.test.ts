@@ -97,8 +97,17 @@ describe('CorruptionReports', () => {
     await report;
   });
 
-  it('reads no faster than the background', async () => {
+  it('hashes at once what was never hashed, since somebody waits for it', async () => {
     const digest = add(64 * mib);
+
+    expect(await reports.add(digest, from('a'))).toBe('verified');
+    expect(clock.sleeping).toBe(0);
+  });
+
+  it('reads no faster than the background what was hashed before', async () => {
+    const digest = add(64 * mib);
+    await integrity.recheck(digest);
+    store.readBytes = 0;
     const report = reports.add(digest, from('a'));
 
     await clock.untilSleeping();
@@ -111,12 +120,22 @@ describe('CorruptionReports', () => {
 
   it('lets a host have eight of them wait, and others theirs', async () => {
     const first = add(64 * mib);
+    await integrity.recheck(first);
+    store.opened = [];
     const running = [reports.add(first, from('a'))];
     await clock.untilSleeping();
-    for (let size = 1; size < 8; size += 1) running.push(reports.add(add(size), from('a')));
+    const known = await Promise.all(
+      Array.from({ length: 9 }, async (_, index) => {
+        const digest = add(index + 1);
+        await integrity.recheck(digest);
+        return digest;
+      }),
+    );
+    store.opened = store.opened.slice(0, 1);
+    for (const digest of known.slice(0, 7)) running.push(reports.add(digest, from('a')));
 
-    await expect(reports.add(add(8), from('a'))).rejects.toThrow('too many reports of a wait');
-    running.push(reports.add(add(9), from('b')));
+    await expect(reports.add(known[7]!, from('a'))).rejects.toThrow('too many reports of a wait');
+    running.push(reports.add(known[8]!, from('b')));
 
     await integrity.stop();
     const ends = await Promise.allSettled(running);
@@ -125,7 +144,9 @@ describe('CorruptionReports', () => {
   });
 
   it('has nobody wait who hashes for this node itself', async () => {
-    const report = reports.add(add(64 * mib), from('a'));
+    const large = add(64 * mib);
+    await integrity.recheck(large);
+    const report = reports.add(large, from('a'));
     await clock.untilSleeping();
 
     expect(await integrity.recheck(add())).toBe('verified');
@@ -134,11 +155,23 @@ describe('CorruptionReports', () => {
     await expect(report).rejects.toThrow();
   });
 
+  it('has no first look wait for what is hashed again', async () => {
+    const large = add(64 * mib);
+    await integrity.recheck(large);
+    const again = reports.add(large, from('a'));
+    await clock.untilSleeping();
+
+    expect(await reports.add(add(), from('a'))).toBe('verified');
+
+    await integrity.stop();
+    await expect(again).rejects.toThrow();
+  });
+
   it('remembers nothing of what it could not look at', async () => {
     const digest = add();
     const fault = new Error('Cannot read: the disk is away');
     const failing = new CorruptionReports({
-      integrity: { recheck: () => Promise.reject(fault) },
+      integrity: { recheckForOthers: () => Promise.reject(fault) },
       clock,
     });
     for (let time = 0; time < 20; time += 1) {
