@@ -11,6 +11,7 @@ import fastify, {
   type FastifyRequest,
 } from 'fastify';
 import { UnreadableRequests } from '../http/unreadable-requests.ts';
+import { UnusedConnections } from '../http/unused-connections.ts';
 import type { Platform } from '../oci/descriptor.ts';
 import { parseV2Url, type V2Request } from '../oci/path.ts';
 import { SELF_TEST_REGISTRY } from '../oci/self-test.ts';
@@ -113,6 +114,7 @@ export class RegistryServer {
   readonly #slots;
   readonly #unreadable: UnreadableRequests;
   readonly #app: FastifyInstance;
+  readonly #unused: UnusedConnections;
   #routing: Routing;
 
   constructor(
@@ -148,6 +150,7 @@ export class RegistryServer {
       onAnswer: (status) => this.#countInvalid('unreadable', status),
     });
     this.#app = this.#createApp();
+    this.#unused = new UnusedConnections(this.#app.server);
   }
 
   /**
@@ -186,8 +189,12 @@ export class RegistryServer {
   /** Takes no new requests and lets running ones end; what still runs at the signal is cut. */
   async close(options: { readonly signal: AbortSignal }): Promise<void> {
     const { server } = this.#app;
-    // A connection whose last answer is out would otherwise wait for its client's next request.
-    const sweep = setInterval(() => server.closeIdleConnections(), DRAIN_SWEEP_MS);
+    // A connection whose last answer is out would otherwise wait for its client's next request, and
+    // one that has had none yet for its first.
+    const sweep = setInterval(() => {
+      server.closeIdleConnections();
+      this.#unused.end();
+    }, DRAIN_SWEEP_MS);
     const cut = (): void => server.closeAllConnections();
     options.signal.addEventListener('abort', cut, { once: true });
     if (options.signal.aborted) cut();

@@ -71,6 +71,11 @@ async function streamsOf(node: PodNode): Promise<number> {
   return Number(/^salvor_registry_streams (\d+)$/m.exec(body)?.[1]);
 }
 
+/** How many blobs the registry of a node has given in full. */
+function blobsGiven(node: PodNode): number {
+  return node.requests().filter(({ url }) => url.includes('/blobs/')).length;
+}
+
 describe('a rolling restart in an outage', () => {
   test('fails no pull of the nodes that are not being restarted', async () => {
     for (const node of cluster.nodes) {
@@ -95,9 +100,12 @@ describe('a rolling restart in an outage', () => {
     const wanted = reference(tags[1]!);
     await node.containerd.removeImage(wanted);
     await cluster.network.limitRate(node.host, '60mbit');
+    const blobsBefore = blobsGiven(node);
     const pull = node.containerd.pull(wanted);
-    // The two large layers take more than three seconds.
-    await waitFor(async () => (await streamsOf(node)) === 2, {
+    // Beside the configuration and the small layer: the two large ones take more than three seconds.
+    const isUnderWay = async (): Promise<boolean> =>
+      blobsGiven(node) === blobsBefore + 2 && (await streamsOf(node)) === 2;
+    await waitFor(isUnderWay, {
       what: 'downloads under way',
       timeoutMs: 20_000,
     });

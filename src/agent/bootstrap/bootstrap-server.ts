@@ -5,6 +5,7 @@ import type { PeerCertificate } from 'node:tls';
 import { waitForClient } from '../../http/client-wait.ts';
 import { SOURCE_HEADER } from '../../http/salvor-headers.ts';
 import { UnreadableRequests } from '../../http/unreadable-requests.ts';
+import { UnusedConnections } from '../../http/unused-connections.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { parseV2Url } from '../../oci/path.ts';
 import { rolesOf, type Role } from '../../rpc/identity.ts';
@@ -72,6 +73,7 @@ export class BootstrapServer {
   readonly #log: Logger;
   readonly #gate: ConnectionGate;
   readonly #server: Server;
+  readonly #unused: UnusedConnections;
   readonly #clients = new WeakMap<Socket, Client>();
   readonly #unreadable: UnreadableRequests;
   #running = 0;
@@ -106,6 +108,7 @@ export class BootstrapServer {
       { onCrowd: (remote) => dependencies.refused.noteCrowd(remote) },
     );
     this.#server = this.#create(dependencies.refused);
+    this.#unused = new UnusedConnections(this.#server);
   }
 
   /**
@@ -133,8 +136,12 @@ export class BootstrapServer {
   /** Takes no new requests and lets running ones end; what still runs at the signal is cut. */
   async close(options: { readonly signal: AbortSignal }): Promise<void> {
     const server = this.#server;
-    // A connection whose last answer is out would otherwise wait for its client's next request.
-    const sweep = setInterval(() => server.closeIdleConnections(), DRAIN_SWEEP_MS);
+    // A connection whose last answer is out would otherwise wait for its client's next request, and
+    // one that has had none yet for its first.
+    const sweep = setInterval(() => {
+      server.closeIdleConnections();
+      this.#unused.end();
+    }, DRAIN_SWEEP_MS);
     const cut = (): void => server.closeAllConnections();
     options.signal.addEventListener('abort', cut, { once: true });
     try {

@@ -356,6 +356,22 @@ describe('RegistryServer', () => {
     await client.untilEnded();
   });
 
+  it('RegistryServer waits for no connection that has had no request when it closes', async () => {
+    const body = new FakeBody({ sizeBytes: 2 });
+    const { port, server } = await start({ blob: async () => streamed(body) });
+    const unused = await connect(port);
+    const client = await connect(port);
+    client.get(blobPath);
+    body.push(Buffer.from('a'));
+    await client.until(({ text }) => text.endsWith('a'));
+    const closed = server.close({ signal: new AbortController().signal });
+    await unused.untilEnded();
+    body.push(Buffer.from('b'));
+    body.end();
+    expect((await client.answer()).body.toString()).toBe('ab');
+    await closed;
+  });
+
   it('RegistryServer cuts what still runs when its time to close is over', async () => {
     const body = new FakeBody({ sizeBytes: 4 });
     const { port, server } = await start({

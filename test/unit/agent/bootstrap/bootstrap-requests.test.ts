@@ -202,12 +202,14 @@ describe('BootstrapServer bodies', () => {
     const idle = await scene.connect(client);
     idle.write('GET /v2/ HTTP/1.1\r\nhost: a\r\n\r\n');
     await once(idle, 'data');
+    const unused = await scene.connect(client);
+    unused.resume();
     scene.store.gate = gate.promise;
     const { digest, sizeBytes } = image.layers[0]!;
     const running = ask(blobs(digest) + ns);
     await waitFor(() => scene.store.openBlobs === 1, { what: 'a reader' });
     const closed = scene.server.close({ signal: new AbortController().signal });
-    await once(idle, 'close');
+    await Promise.all([once(idle, 'close'), once(unused, 'close')]);
     await expect(ask('/v2/')).rejects.toThrow('ECONNREFUSED');
     gate.resolve(undefined);
     expect((await running).body).toHaveLength(sizeBytes);
