@@ -6,6 +6,8 @@ const onlyInCi = [
   'test/faults/containerd/{containerd,keeper}-{1.7,2.*}.test.ts',
   'test/integration/{full-disk,hosts-2.*,hosts-kill,identity,last-copies,membership,small-disk}.test.ts',
   'test/integration/{cold-start,doctor,packages,pod-outage,pod-rolling-restart}.test.ts',
+  'test/integration/{backfill,dead-start,reload,repair,restart}.test.ts',
+  'test/faults/matrix/matrix.test.ts',
   'test/soak/soak.test.ts',
 ];
 
