@@ -17,17 +17,17 @@ const allowed: Readonly<
 > = {
   'main.ts': { folders: ['cli'], packages: [] },
   oci: { folders: [], packages: [] },
-  // How answers go out, whoever makes them.
-  http: { folders: ['oci', 'telemetry'], packages: [] },
+  // Connections, requests and answers, whoever makes them.
+  http: { folders: ['oci'], packages: [] },
   config: { folders: ['oci'], packages: ['typebox', 'yaml'] },
-  telemetry: { folders: ['oci'], packages: ['pino', 'prom-client'] },
+  telemetry: { folders: ['http', 'oci'], packages: ['pino', 'prom-client'] },
   rpc: {
     folders: ['oci'],
     packages: ['@bufbuild/protobuf', '@grpc/grpc-js', '@peculiar/x509', 'reflect-metadata'],
   },
   // The official client costs 40 MiB at rest: it is loaded for kubeconfig files alone, see
   // src/kubernetes/kubeconfig-access.ts; what a Pod asks of its API server is a few calls.
-  kubernetes: { folders: ['oci', 'telemetry'], packages: ['@kubernetes/client-node'] },
+  kubernetes: { folders: ['http', 'oci', 'telemetry'], packages: ['@kubernetes/client-node'] },
   discovery: {
     folders: ['kubernetes', 'oci', 'rpc', 'telemetry'],
     packages: ['@grpc/grpc-js', 'prom-client'],

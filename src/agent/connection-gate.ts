@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
-import { ConnectionPlaces } from '../telemetry/connection-places.ts';
+import { ConnectionPlaces } from '../http/connection-places.ts';
 import { listenersOf, type TlsListener } from './grpc-listeners.ts';
 
 /** Where a connection comes from, as far as that is known. */

@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { STATUS_CODES } from '../telemetry/node-http.ts';
+import { STATUS_CODES } from './node-http.ts';
 import { ociErrorAnswer, type WireAnswer } from './wire-answer.ts';
 
 /** How long a client may take to read that it was not understood, milliseconds. */

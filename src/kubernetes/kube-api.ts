@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { request as requestTls } from 'node:https';
-import { request as requestPlain } from '../telemetry/node-http.ts';
+import { request as requestPlain } from '../http/node-http.ts';
 import { API_VERSIONS, type ApiCalls, type ResourceName, type Verb } from './api-calls.ts';
 import type { ClusterAccess } from './cluster-access.ts';
 import { readJsonLines } from './json-lines.ts';

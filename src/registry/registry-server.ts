@@ -12,11 +12,11 @@ import fastify, {
 } from 'fastify';
 import { UnreadableRequests } from '../http/unreadable-requests.ts';
 import { UnusedConnections } from '../http/unused-connections.ts';
+import { limitWaiting } from '../http/waiting-connections.ts';
 import type { Platform } from '../oci/descriptor.ts';
 import { parseV2Url, type V2Request } from '../oci/path.ts';
 import { SELF_TEST_REGISTRY } from '../oci/self-test.ts';
 import type { Logger } from '../telemetry/logger.ts';
-import { limitWaiting } from '../telemetry/waiting-connections.ts';
 import { VERSION_HEADER } from '../oci/version-header.ts';
 import { errorAnswer, type Answer, type AnswerDecision } from './answer.ts';
 import type { BlobPull } from './blob-pull.ts';

@@ -1,9 +1,9 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 
-import { ConnectionPlaces } from './connection-places.ts';
+import { ConnectionPlaces } from '../http/connection-places.ts';
+import { createServer } from '../http/node-http.ts';
 import type { Logger } from './logger.ts';
-import { createServer } from './node-http.ts';
 
 /**
  * Looks whether one thing that this process needs can be used.

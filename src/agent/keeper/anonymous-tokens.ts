@@ -3,7 +3,7 @@ import { request as httpsRequest } from 'node:https';
 import type { Challenge } from '../../oci/challenge.ts';
 import { isJsonObject } from '../../oci/descriptor.ts';
 import { ForbiddenAddressError, type AddressGuard } from '../../policy/address-guard.ts';
-import { request as httpRequest } from '../../telemetry/node-http.ts';
+import { request as httpRequest } from '../../http/node-http.ts';
 import { FetchError } from './fetch-error.ts';
 import type { Repository } from './wanted-blob.ts';
 

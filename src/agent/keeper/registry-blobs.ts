@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Digest } from '../../oci/digest.ts';
 import { parseChallenges, type Challenge } from '../../oci/challenge.ts';
 import { MANIFEST_ACCEPT } from '../../oci/media-type.ts';
-import { request as httpRequest } from '../../telemetry/node-http.ts';
+import { request as httpRequest } from '../../http/node-http.ts';
 import type { AnonymousTokens } from './anonymous-tokens.ts';
 import type { OpenedBytes } from './opened-bytes.ts';
 import { FetchError } from './fetch-error.ts';

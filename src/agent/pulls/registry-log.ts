@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import { json } from 'node:stream/consumers';
 import { VERSION_HEADER } from '../../oci/version-header.ts';
-import { request } from '../../telemetry/node-http.ts';
+import { request } from '../../http/node-http.ts';
 
 /** What the registry of this node remembers of the requests for a digest. */
 export interface RegistryMemory {

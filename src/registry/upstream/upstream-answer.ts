@@ -1,4 +1,4 @@
-import { validateHeaderValue } from '../../telemetry/node-http.ts';
+import { validateHeaderValue } from '../../http/node-http.ts';
 import type { UpstreamResponse } from './upstream-client.ts';
 
 /** The most that is read of an upstream's error body, bytes. */

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { Agent, createServer, get, type Server, type ServerResponse } from 'node:http';
 import { connect, type AddressInfo, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { limitWaiting } from '../../../src/telemetry/waiting-connections.ts';
+import { limitWaiting } from '../../../src/http/waiting-connections.ts';
 import { expectNoLeaks } from '../../support/no-leaks.ts';
 import { waitFor } from '../../support/wait.ts';
 
