@@ -24,7 +24,12 @@ export interface ObservationRow {
   readonly observed_at_ms: number;
 }
 
-type StoredRow = ObservationRow & { readonly checksum: number };
+interface RowsRead {
+  /** Those that are sound, the newest first. */
+  readonly rows: readonly ObservationRow[];
+  /** How many were not. */
+  readonly lost: number;
+}
 
 /** Rows over the bound that are allowed before the oldest are removed. */
 const SLACK_ROWS = 1000;
@@ -71,6 +76,12 @@ export interface OpenOptions {
   readonly onSetAside: OnSetAside;
 }
 
+/** What is sound in a file, the newest first, and the file itself. */
+export interface OpenedObservations {
+  readonly database: ObservationDatabase;
+  readonly rows: readonly ObservationRow[];
+}
+
 /** Observations in SQLite, each with a checksum that finds what the disk has altered. */
 export class ObservationDatabase {
   readonly #database: DatabaseSync;
@@ -85,12 +96,12 @@ export class ObservationDatabase {
   }
 
   /**
-   * Opens the file, or makes it. One that is broken is set aside; one of which the disk has altered
-   * rows too, but not before what is sound in it is in its successor.
+   * Opens the file, or makes it, and reads it. One that is broken is set aside; one of which the
+   * disk has altered rows too, but not before what is sound in it is in its successor.
    *
    * @throws what {@link isPassing} says: nothing has changed then
    */
-  static open(options: OpenOptions): ObservationDatabase {
+  static open(options: OpenOptions): OpenedObservations {
     const { lockTimeoutMs, maxNames, nowMs, onSetAside, path } = options;
     mkdirSync(dirname(path), { recursive: true, mode: 0o750 });
     const make = (at: string): ObservationDatabase => {
@@ -103,20 +114,19 @@ export class ObservationDatabase {
       }
     };
     let opened: ObservationDatabase | undefined;
-    let rows: readonly StoredRow[];
+    let read: RowsRead;
     try {
       opened = make(path);
-      rows = readRows(opened.#database, maxNames);
+      read = readRows(opened.#database, maxNames);
     } catch (error) {
       opened?.close();
       if (isPassing(error) && !isMadeReadOnly(error, path)) throw error;
       const reason = 'cannot read the observations, setting them aside';
       onSetAside({ aside: setAside(path, nowMs), reason, fields: { err: error } });
-      return make(path);
+      return { database: make(path), rows: [] };
     }
-    const sound = rows.filter(isSound).reverse();
-    const lost = rows.length - sound.length;
-    if (lost === 0) return opened;
+    const { lost, rows } = read;
+    if (lost === 0) return { database: opened, rows };
     // A row that stayed could claim a time after which no statement would be written again.
     opened.close();
     const fresh = `${path}.new`;
@@ -124,7 +134,7 @@ export class ObservationDatabase {
     try {
       const successor = make(fresh);
       try {
-        successor.#fill(sound);
+        successor.#fill(rows.toReversed());
       } finally {
         successor.close();
       }
@@ -135,13 +145,8 @@ export class ObservationDatabase {
     const reason = 'the disk has altered observations, setting them aside';
     const aside = setAside(path, nowMs);
     renameSync(fresh, path);
-    onSetAside({ aside, reason, fields: { lost, kept: sound.length } });
-    return make(path);
-  }
-
-  /** What is sound, the newest first. @throws when it cannot be read */
-  read(): readonly ObservationRow[] {
-    return readRows(this.#database, this.#maxNames).filter(isSound);
+    onSetAside({ aside, reason, fields: { lost, kept: rows.length } });
+    return { database: make(path), rows };
   }
 
   /** Keeps a row, unless there is a later one of that name. @throws when it cannot */
@@ -195,7 +200,7 @@ export function readCopy(path: string, maxNames: number): readonly ObservationRo
     for (const suffix of parts) copyFileSync(path + suffix, copy + suffix);
     const database = openDatabase(copy, 0);
     try {
-      return readRows(database, maxNames).filter(isSound);
+      return readRows(database, maxNames).rows;
     } finally {
       database.close();
     }
@@ -241,22 +246,28 @@ function prepareUpsert(database: DatabaseSync): StatementSync {
   );
 }
 
-/** The newest rows first. @throws when the file is broken */
-function readRows(database: DatabaseSync, maxNames: number): StoredRow[] {
+/** @throws when the file is broken */
+function readRows(database: DatabaseSync, maxNames: number): RowsRead {
   const statement = database.prepare(
     'SELECT * FROM observations ORDER BY observed_at_ms DESC LIMIT ?',
   );
   // A number that was altered may be too big for any other.
   statement.setReadBigInts(true);
-  const rows = statement.all(maxNames) as Record<keyof StoredRow, unknown>[];
-  return rows.map((row) => ({
-    name: String(row.name),
-    digest: String(row.digest),
-    media_type: String(row.media_type),
-    size_bytes: Number(row.size_bytes),
-    observed_at_ms: Number(row.observed_at_ms),
-    checksum: Number(row.checksum),
-  }));
+  const rows: ObservationRow[] = [];
+  let lost = 0;
+  // One at a time: as many again would be in memory only to be thrown away.
+  for (const stored of statement.iterate(maxNames)) {
+    const row = {
+      name: String(stored['name']),
+      digest: String(stored['digest']),
+      media_type: String(stored['media_type']),
+      size_bytes: Number(stored['size_bytes']),
+      observed_at_ms: Number(stored['observed_at_ms']),
+    };
+    if (Number(stored['checksum']) === checksumOf(row)) rows.push(row);
+    else lost += 1;
+  }
+  return { rows, lost };
 }
 
 function openDatabase(path: string, lockTimeoutMs: number): DatabaseSync {
@@ -282,10 +293,6 @@ function openDatabase(path: string, lockTimeoutMs: number): DatabaseSync {
     database.close();
     throw error;
   }
-}
-
-function isSound(row: StoredRow): boolean {
-  return row.checksum === checksumOf(row);
 }
 
 function checksumOf(row: ObservationRow): number {

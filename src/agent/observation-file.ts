@@ -50,10 +50,6 @@ export class ObservationFile {
   #retries: Promise<void> | undefined;
   #onReturn: (entries: readonly NamedObservation[]) => void = () => undefined;
 
-  /**
-   * Opens the file, or makes it. One that cannot be read, or of which the disk has altered rows, is
-   * set aside under another name and reported; the agent goes on with what is sound in it.
-   */
   constructor(
     options: ObservationFileOptions,
     dependencies: { log: Pick<Logger, 'info' | 'warn' | 'error'>; clock: Clock },
@@ -63,11 +59,6 @@ export class ObservationFile {
     this.#clock = dependencies.clock;
     const now = (): number => this.#clock.now();
     this.#seldom = new Seldom({ intervalMs: SAY_AGAIN_MS, maxKeys: 2 }, { now });
-    try {
-      this.#database = this.#open(LOCK_TIMEOUT_MS);
-    } catch (error) {
-      this.#suspend(error);
-    }
   }
 
   /** Whether what is saved outlives the process. */
@@ -75,10 +66,16 @@ export class ObservationFile {
     return this.#database !== undefined;
   }
 
-  /** What is kept, the oldest first. Never throws. */
+  /**
+   * Opens the file, or makes it: until then nothing is saved. One that cannot be read, or of which
+   * the disk has altered rows, is set aside under another name and reported; the agent goes on with
+   * what is sound in it. Never throws.
+   *
+   * @returns what is kept, the oldest first
+   */
   load(): NamedObservation[] {
     try {
-      if (this.#database !== undefined) return namedFrom(this.#database.read());
+      return namedFrom(this.#open(LOCK_TIMEOUT_MS));
     } catch (error) {
       this.#suspend(error);
     }
@@ -125,24 +122,30 @@ export class ObservationFile {
   close(): void {
     this.#stopped.abort();
     if (this.#database === undefined) this.#tryAgain();
-    this.#database?.close();
-    this.#database = undefined;
+    this.#letGo();
   }
 
-  #open(lockTimeoutMs: number): ObservationDatabase {
+  #open(lockTimeoutMs: number): readonly ObservationRow[] {
     const { path } = this.#options;
-    return ObservationDatabase.open({
+    this.#letGo();
+    const { database, rows } = ObservationDatabase.open({
       ...this.#options,
       lockTimeoutMs,
       nowMs: this.#clock.now(),
       onSetAside: ({ aside, fields, reason }) =>
         this.#log.error({ path, aside, ...fields }, reason),
     });
+    this.#database = database;
+    return rows;
+  }
+
+  #letGo(): void {
+    this.#database?.close();
+    this.#database = undefined;
   }
 
   #suspend(error: unknown): void {
-    this.#database?.close();
-    this.#database = undefined;
+    this.#letGo();
     this.#report(error);
     this.#retries ??= this.#retry()
       .catch(() => undefined)
@@ -169,12 +172,9 @@ export class ObservationFile {
   #tryAgain(): void {
     try {
       // Nothing else runs meanwhile, so that a lock is not waited for.
-      const database = this.#open(0);
-      this.#database = database;
-      this.#onReturn(namedFrom(database.read()));
+      this.#onReturn(namedFrom(this.#open(0)));
     } catch (error) {
-      this.#database?.close();
-      this.#database = undefined;
+      this.#letGo();
       this.#report(error);
       return;
     }

@@ -29,6 +29,7 @@ beforeAll(async () => {
   path = join(disk, 'observations.db');
   altered = join(scope().directory, 'altered.db');
   const file = open(altered);
+  file.load();
   for (const [index, name] of [...soundNames, alteredName].entries()) {
     const digest = digestOf(Buffer.from(name));
     file.save(name, { digest, mediaType: 'text/plain', sizeBytes: 1, observedAtMs: 1000 + index });
@@ -63,8 +64,8 @@ test('a file with an altered row costs nothing that is sound, however little roo
   for (let freePages = 0; freePages <= maxFreePages; freePages += 1) {
     await begin(freePages);
     const first = open(path);
-    outcomes.add(first.isUsable);
     expect(namesIn(first), `${freePages} pages free`).toEqual(soundNames);
+    outcomes.add(first.isUsable);
     first.close();
     expect(await readdir(disk)).not.toContain('observations.db.new');
     expect(await readdir(disk)).not.toContain('observations.db.new-wal');
