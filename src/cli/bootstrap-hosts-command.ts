@@ -14,7 +14,8 @@ export function addBootstrapHosts(
     .summary(summary)
     .description(
       `${summary}\n\nAgents answer there where agent.bootstrap.listen is given. ` +
-        '`salvor hosts write` puts its own entry in the place of this one.',
+        '`salvor hosts write` puts its own entry in the place of this one. Not for a node on which ' +
+        'Salvor may be starting: `salvor hosts write` does not wait for this.',
     )
     .helpOption('-h, --help', 'Print help.')
     .allowExcessArguments(false)

@@ -26,15 +26,18 @@ export interface BootstrapHostsOptions {
 
 /**
  * `salvor hosts bootstrap`: the hosts.toml that is put into a machine's image, so that a node asks
- * other nodes' agents for as long as Salvor has not come to it.
+ * other nodes' agents for as long as Salvor has not come to it. It takes no lock, unlike the others:
+ * the lock is in the state directory of a node, and an image has none.
  *
  * @returns what to print
- * @throws when an option makes no sense, or Salvor is at work there already
+ * @throws when an option makes no sense, what is in the file leaves no place for neighbours, or
+ *   Salvor is at work there already
  */
 export async function runBootstrapHosts(options: BootstrapHostsOptions): Promise<string> {
   const { ca, clientCert, clientKey, dir, registry } = options;
   const entry = bootstrapEntry({
-    urls: options.neighbour.map(urlOf),
+    // containerd ignores a file that has a table twice.
+    urls: [...new Set(options.neighbour.map(urlOf))],
     ca: absolute('--ca', ca),
     clientCertificate: absolute('--client-cert', clientCert),
     clientKey: absolute('--client-key', clientKey),
@@ -51,9 +54,19 @@ export async function runBootstrapHosts(options: BootstrapHostsOptions): Promise
       `Cannot write ${path}: Salvor is at work there already; run \`salvor hosts restore\` first`,
     );
   }
+  const text = joined(path, withoutBootstrapEntry(before), entry);
   await mkdir(directory, { recursive: true });
-  await replaceFile(path, withOwnEntry(withoutBootstrapEntry(before), entry), { mode: 0o644 });
+  await replaceFile(path, text, { mode: 0o644 });
   return `wrote ${path}\n`;
+}
+
+function joined(path: string, text: string, entry: string): string {
+  try {
+    return withOwnEntry(text, entry);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new Error(`Cannot write ${path}: ${reason}`, { cause: error });
+  }
 }
 
 function urlOf(neighbour: string): string {

@@ -32,7 +32,7 @@ export function bootstrapEntry(hosts: BootstrapHosts): string {
 
 /** Whether there is such an entry in a text. */
 export function hasBootstrapEntry(text: string): boolean {
-  return entryLines.test(text.replaceAll('\r\n', '\n'));
+  return entryLines.test(text);
 }
 
 /** A text without the entry, everything else as it is; "" where nothing else says anything. */

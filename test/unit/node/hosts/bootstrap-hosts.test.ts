@@ -46,6 +46,27 @@ describe('salvor hosts bootstrap', () => {
     expect(server.url).toBeUndefined();
   });
 
+  test('salvor hosts bootstrap names a neighbour once, however often it is given', async () => {
+    const neighbour = ['10.0.0.1', '10.0.0.2', '10.0.0.1:7492', 'fd00::1', '[fd00::1]'];
+    const { hosts } = parseHostsToml(await bake({ neighbour }));
+    expect(hosts.map(({ url }) => url)).toEqual([
+      'https://10.0.0.1:7492',
+      'https://10.0.0.2:7492',
+      'https://[fd00::1]:7492',
+    ]);
+  });
+
+  test.each([
+    ['nonsense [', 'illegal character'],
+    ['[host."https://10.0.0.1:7492"]\n', 'no place for another host'],
+  ])('salvor hosts bootstrap leaves a file with %j alone, and names it', async (before, reason) => {
+    await mkdir(join(dir, '_default'), { recursive: true });
+    await writeFile(path, before);
+    await expect(bake({ dir })).rejects.toThrow(`Cannot write ${path}: `);
+    await expect(bake({ dir })).rejects.toThrow(reason);
+    expect(await text()).toBe(before);
+  });
+
   test('salvor hosts bootstrap writes the directory that containerd looks into', async () => {
     expect(await bake({ dir })).toBe(`wrote ${path}\n`);
     expect(await text()).toBe(await bake());
@@ -97,6 +118,16 @@ describe('salvor hosts bootstrap', () => {
     expect(await runner.write()).toMatchObject({ isChanged: false });
     await runner.restore();
     expect(await text()).toBe(baked);
+  });
+
+  test('salvor hosts knows neighbours in a file with lines of Windows', async () => {
+    await bake({ dir });
+    await writeFile(path, (await text()).replaceAll('\n', '\r\n'));
+    const { files } = await runner.write();
+    expect(files.find((file) => file.path === path)).toMatchObject({
+      notes: ['the entry of `salvor hosts bootstrap` is replaced'],
+    });
+    expect(await text()).not.toContain('10.0.0.1');
   });
 
   test('salvor hosts takes out neighbours that come with a new image of the machine', async () => {
