@@ -18,7 +18,8 @@ const nodeSection = section('The machine that this process runs on.', {
   stateDirectory: text({
     default: '/var/lib/salvor',
     format: 'absolutePath',
-    description: 'Directory for what must outlive a restart. Written by the agent only.',
+    description:
+      'Directory for what must outlive a restart. Written by the agent and by `salvor hosts`.',
   }),
   wiredPercent: count(
     100,
