@@ -16,7 +16,7 @@ import { hostsDiff } from '../node/hosts/hosts-diff.ts';
 import { HostsLock, isDiskTrouble } from '../node/hosts/hosts-lock.ts';
 import { planHosts, type HostsPlan } from '../node/hosts/hosts-plan.ts';
 import { hostsReport, reportText } from '../node/hosts/hosts-report.ts';
-import { hasChanges, install } from '../node/hosts/install.ts';
+import { changesNode, hasChanges, install } from '../node/hosts/install.ts';
 import { InstallState } from '../node/hosts/install-record.ts';
 import { isInShare } from '../node/hosts/node-share.ts';
 import { restore } from '../node/hosts/restore.ts';
@@ -83,21 +83,22 @@ export async function runHosts(
       const waitMs = durationMs(options.wait);
       await selfTest({ mirrorUrl, waitMs, signal: context.signal }, { clock: waitingClock });
     }
-    const isNodeChanged = plan.files.some(({ action }) => isChange(action));
+    let trouble: Error | undefined;
     await using _held = await lock(places, 'salvor hosts write', context).catch(
       (error: unknown): undefined => {
-        if (isNodeChanged || !isDiskTrouble(error)) throw error;
-        // What the registry reads is made anew; it is not on that disk, and this pod's alone.
-        context.writeError(`warning: going on without a lock: ${String(error)}\n`);
+        if (!(error instanceof Error) || !isDiskTrouble(error)) throw error;
+        trouble = error;
       },
     );
     // Another run may have done it meanwhile.
     plan = await makePlan();
     isDue = await hasChanges(plan, places);
-    const owner = ownerOf(options.owner);
-    if (_held === undefined && plan.files.some(({ action }) => isChange(action))) {
-      throw new Error('Cannot change hosts.toml files without a lock; run this again');
+    if (trouble !== undefined) {
+      if (changesNode(plan)) throw trouble;
+      // What the registry reads is made anew; it is not on that disk, and this pod's alone.
+      context.writeError(`warning: going on without a lock: ${trouble.message}\n`);
     }
+    const owner = ownerOf(options.owner);
     if (isDue) await install(plan, { upstreamDirectory, ...(owner && { owner }) }, places);
   }
   const isDone = isDue && !options.dryRun;
@@ -115,10 +116,6 @@ export async function runHosts(
   }
   context.writeOut(warnings.map((warning) => `warning: ${warning}\n`).join('') + reportText(files));
   if (!isDue && options.verb === 'write') context.writeOut('nothing to change\n');
-}
-
-function isChange(action: HostsPlan['files'][number]['action']): boolean {
-  return action === 'write' || action === 'withdraw';
 }
 
 interface Places {

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { appendFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
@@ -24,11 +24,12 @@ async function fill(disk: string): Promise<void> {
 }
 
 test.each([
-  ['full', fill],
-  ['read-only', (disk: string) => run('mount', ['-o', 'remount,ro', disk])],
+  // The file of a lock has no bytes, the record of what is done has some.
+  ['full', fill, 'write', 'hosts/record.json'],
+  ['read-only', (disk: string) => run('mount', ['-o', 'remount,ro', disk]), 'lock', 'hosts.lock'],
 ] as const)(
   'a new pod on a wired node starts although the disk of the state is %s, and wires nothing new',
-  async (what, spoil) => {
+  async (what, spoil, verb, file) => {
     const disk = await mountSmallDisk(scope(), { name: what, sizeBytes: 4 * 1024 * 1024 });
     const root = join(scope().directory, `${what}-certs.d`);
     const upstreams = join(scope().directory, `${what}-upstreams`);
@@ -59,7 +60,9 @@ test.each([
     const other = join(root, 'b.test', 'hosts.toml');
     await mkdir(join(root, 'b.test'));
     await writeFile(other, mirror);
-    await expect(hosts()).rejects.toThrow();
+    await expect(hosts()).rejects.toThrow(`salvor: Cannot ${verb} ${join(disk, 'state', file)}: `);
     expect(await readFile(other, 'utf8')).toBe(mirror);
+    const left = await readdir(join(disk, 'state', 'hosts'));
+    expect(left.toSorted()).toEqual(['originals', 'record.json']);
   },
 );

@@ -5,7 +5,7 @@ import { DatabaseSync } from 'node:sqlite';
 
 import type { Clock } from '../../telemetry/clock.ts';
 import { isMissing } from './registry-directory.ts';
-import { replaceFile, waitingPath } from './replace-file.ts';
+import { replaceFile } from './replace-file.ts';
 
 const LOCK_FILE = 'hosts.lock';
 const HOLDER_FILE = 'hosts.lock.json';
@@ -103,7 +103,6 @@ export class HostsLock implements AsyncDisposable {
       await replaceFile(join(this.#directory, HOLDER_FILE), text, { mode: 0o600 });
     } catch {
       // It is for people to read. The lock needs no room on the disk, and holds without it.
-      await rm(waitingPath(join(this.#directory, HOLDER_FILE)), { force: true });
     }
   }
 }
@@ -111,17 +110,19 @@ export class HostsLock implements AsyncDisposable {
 /** @returns undefined when somebody else has it */
 async function tryLock(path: string): Promise<DatabaseSync | undefined> {
   for (;;) {
-    await (await open(path, 'a', 0o600)).close();
-    const before = await inodeOf(path);
+    let before: bigint | undefined;
     let database: DatabaseSync | undefined;
     try {
+      await (await open(path, 'a', 0o600)).close();
+      before = await inodeOf(path);
       database = new DatabaseSync(path, { timeout: 0 });
       // No file for what could be undone, as nothing is ever written.
       database.exec('PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE');
     } catch (error) {
       database?.close();
       if (isBusy(error)) return undefined;
-      throw new Error(`Cannot lock ${path}: ${String(error)}`, { cause: error });
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new Error(`Cannot lock ${path}: ${reason}`, { cause: error });
     }
     // The last holder may have removed the file that this lock is on.
     if (before !== undefined && before === (await inodeOf(path))) return database;

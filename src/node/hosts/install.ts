@@ -20,10 +20,12 @@ export async function hasChanges(
   plan: HostsPlan,
   { upstreamDirectory }: Pick<InstallOptions, 'upstreamDirectory'>,
 ): Promise<boolean> {
-  return (
-    plan.files.some(({ action }) => action === 'write' || action === 'withdraw') ||
-    !(await isWritten(upstreamDirectory, plan.upstreams.all()))
-  );
+  return changesNode(plan) || !(await isWritten(upstreamDirectory, plan.upstreams.all()));
+}
+
+/** Whether it would change a hosts.toml. */
+export function changesNode({ files }: Pick<HostsPlan, 'files'>): boolean {
+  return files.some(({ action }) => action === 'write' || action === 'withdraw');
 }
 
 /**

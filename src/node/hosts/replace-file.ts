@@ -19,16 +19,37 @@ export function waitingPath(path: string): string {
   return join(dirname(path), `.${basename(path)}.salvor-new`);
 }
 
-/** Puts a file into place: at every moment there is the old one or the new one, in full. */
+/**
+ * Puts a file into place: at every moment there is the old one or the new one, in full.
+ *
+ * @throws when it cannot be written, naming it; nothing of it is left beside the old one
+ */
 export async function replaceFile(
   path: string,
   bytes: Uint8Array | string,
   options: ReplaceOptions,
 ): Promise<void> {
-  const { mode, uid, gid, modifiedAtMs, onStep } = options;
   const waiting = waitingPath(path);
-  await rm(waiting, { force: true });
-  const file = await open(waiting, 'wx', 0o600);
+  try {
+    await rm(waiting, { force: true });
+    await writeNew(path, bytes, options);
+    await rename(waiting, path);
+    await syncDirectory(dirname(path));
+  } catch (error) {
+    // A disk that is full needs the room.
+    await rm(waiting, { force: true }).catch(() => undefined);
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new Error(`Cannot write ${path}: ${reason}`, { cause: error });
+  }
+  await options.onStep?.(`done ${path}`);
+}
+
+async function writeNew(
+  path: string,
+  bytes: Uint8Array | string,
+  { mode, uid, gid, modifiedAtMs, onStep }: ReplaceOptions,
+): Promise<void> {
+  const file = await open(waitingPath(path), 'wx', 0o600);
   try {
     await onStep?.(`begin ${path}`);
     await file.writeFile(bytes);
@@ -41,9 +62,6 @@ export async function replaceFile(
     await file.close();
   }
   await onStep?.(`written ${path}`);
-  await rename(waiting, path);
-  await syncDirectory(dirname(path));
-  await onStep?.(`done ${path}`);
 }
 
 /** Puts back what there was at a path, in one step. */
