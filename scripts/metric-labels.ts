@@ -8,6 +8,7 @@ import type { V2Target } from '../src/oci/path.ts';
 import type { AnswerDecision } from '../src/registry/answer.ts';
 import type { SentBody } from '../src/registry/body-writer.ts';
 import type { FallbackCause } from '../src/registry/fallback.ts';
+import { OUTAGE_SIGNS } from '../src/registry/upstream/failure-kind.ts';
 import type { Report } from '../src/report/report.ts';
 import { Local, Peer } from '../src/rpc/gen/salvor/agent/v1/agent_pb.ts';
 
@@ -85,18 +86,6 @@ const causes = {
   slow: 'a node was faster; nothing would have failed',
   other: 'anything else',
 } satisfies Record<FallbackCause, string>;
-
-const outageCauses = [
-  'refused',
-  'reset',
-  'dns',
-  'tls',
-  'timeout',
-  'proxy',
-  'gateway',
-  'server_error',
-  'cut',
-] as const;
 
 const registry = {
   rule: '`docker.io` and those that `registry.upstreams` describes; all the others are `other`',
@@ -186,7 +175,7 @@ export const metricLabels: Readonly<Record<string, Readonly<Record<string, Label
   salvor_registry_upstream_outage: { registry },
   salvor_registry_upstream_outage_start_timestamp_seconds: { registry },
   salvor_registry_upstream_rate_limit_remaining: { registry },
-  salvor_registry_upstream_outages_total: { registry, cause: only(causes, outageCauses) },
+  salvor_registry_upstream_outages_total: { registry, cause: only(causes, OUTAGE_SIGNS) },
   salvor_registry_saved_requests_total: { registry, kind: only(kinds, ['manifest', 'blob']) },
   salvor_registry_fallbacks_total: { cause: causes },
   salvor_registry_proof_requests_total: { kind: only(kinds, ['manifest', 'blob']), status },
@@ -239,9 +228,9 @@ export const metricLabels: Readonly<Record<string, Readonly<Record<string, Label
 
 function only<K extends string>(
   values: Readonly<Record<K, string>>,
-  some: readonly K[],
+  some: Iterable<K>,
 ): Readonly<Record<string, string>> {
-  return Object.fromEntries(some.map((value) => [value, values[value]]));
+  return Object.fromEntries([...some].map((value) => [value, values[value]]));
 }
 
 function methodsOf(service: { readonly method: Readonly<Record<string, unknown>> }): string {

@@ -23,7 +23,7 @@ export type UpstreamFailureKind =
   | 'cancelled';
 
 /** Those that say that nobody could ask the upstream now, rather than something about one request. */
-export const OUTAGE_SIGNS: ReadonlySet<UpstreamFailureKind> = new Set([
+export const OUTAGE_SIGNS = [
   'refused',
   'reset',
   'dns',
@@ -33,7 +33,7 @@ export const OUTAGE_SIGNS: ReadonlySet<UpstreamFailureKind> = new Set([
   'gateway',
   'server_error',
   'cut',
-]);
+] as const satisfies readonly UpstreamFailureKind[];
 
 /**
  * What an error of the HTTP client comes to.

@@ -9,6 +9,8 @@ import { ProxyError } from './proxy.ts';
 
 export type { UpstreamFailureKind } from './failure-kind.ts';
 
+const outageSigns: ReadonlySet<UpstreamFailureKind> = new Set(OUTAGE_SIGNS);
+
 /** The upstream could not be asked, or answered with nothing that helps. */
 export class UpstreamFailure extends Error {
   override readonly name = 'UpstreamFailure';
@@ -45,7 +47,7 @@ export class UpstreamFailure extends Error {
 
   /** Whether it says something about the upstream being down, rather than about one request. */
   get isOutageSign(): boolean {
-    return OUTAGE_SIGNS.has(this.kind);
+    return outageSigns.has(this.kind);
   }
 
   /** The same failure, as the proof that it has become. */
