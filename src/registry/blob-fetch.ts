@@ -80,13 +80,10 @@ export class BlobFetch {
       signal,
       first: isWrong ? 'peers' : plan.first,
       hedgeMs: isWrong ? peerHeadersMs : hedgeMs,
-      upstream: (stop, trouble) =>
-        patience.follow((onTrouble) => this.#openUpstream(wanted, stop, onTrouble), trouble),
-      peers: async (stop, trouble) => {
-        if (!plan.peers) return undefined;
-        void patience.needed.then(trouble);
-        return this.openPeer(wanted, { hashed, signal: stop, isPatient: true });
-      },
+      patience,
+      upstream: (stop, trouble) => this.#openUpstream(wanted, stop, trouble),
+      peers: async (stop) =>
+        plan.peers ? this.openPeer(wanted, { hashed, signal: stop, isPatient: true }) : undefined,
       isFinal: ({ kind }) => kind !== 'missing',
       discardUpstream: discardBlob,
       discardPeers: (body) => body.cancel(),

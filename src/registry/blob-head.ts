@@ -61,16 +61,9 @@ export class BlobHead {
       signal: request.signal,
       first: plan.first,
       hedgeMs: this.#budgets.hedgeMs,
-      upstream: (signal, trouble) =>
-        patience.follow(
-          (onTrouble) => this.#askUpstream(request, digest, signal, onTrouble),
-          trouble,
-        ),
-      peers: async (signal, trouble) => {
-        if (!plan.peers) return undefined;
-        void patience.needed.then(trouble);
-        return this.#askPeers(digest, fetch, signal);
-      },
+      patience,
+      upstream: (signal, trouble) => this.#askUpstream(request, digest, signal, trouble),
+      peers: async (signal) => (plan.peers ? this.#askPeers(digest, fetch, signal) : undefined),
       isFinal: ({ kind }) => kind !== 'missing',
       discardUpstream: () => undefined,
       discardPeers: () => undefined,

@@ -1,4 +1,5 @@
 import { BusyError } from './byte-budget.ts';
+import type { Patience } from './patience.ts';
 
 /** How the two sides of a hedged question ended. */
 export type Hedged<U, P> =
@@ -14,13 +15,15 @@ export interface HedgeOptions<U, P> {
   /** Which side starts at once. The other one follows after `hedgeMs`, or when that one fails. */
   readonly first: 'upstream' | 'peers';
   readonly hedgeMs: number;
+  /**
+   * With nodes that give no answer; none unless told. It hangs on what the upstream says, which is
+   * asked as soon as somebody would wait.
+   */
+  readonly patience?: Pick<Patience, 'follow' | 'needed'>;
   /** @param trouble to be called as soon as it is clear that help is needed */
   upstream(signal: AbortSignal, trouble: () => void): Promise<U>;
-  /**
-   * @param trouble as above
-   * @returns undefined when no node can help
-   */
-  peers(signal: AbortSignal, trouble: () => void): Promise<P | undefined>;
+  /** @returns undefined when no node can help */
+  peers(signal: AbortSignal): Promise<P | undefined>;
   /** Whether the upstream's answer settles the matter; "not found" does not. */
   isFinal(value: U): boolean;
   discardUpstream(value: U): void;
@@ -37,7 +40,7 @@ type Settled<T> = { readonly value: T } | { readonly error: unknown };
  * @throws BusyError as soon as one side has no memory for the content: it needs as much from the other
  */
 export async function hedge<U, P>(options: HedgeOptions<U, P>): Promise<Hedged<U, P>> {
-  const { signal, first } = options;
+  const { signal, first, patience } = options;
   const upstreamStop = new AbortController();
   const peersStop = new AbortController();
   const second = Promise.withResolvers<undefined>();
@@ -49,11 +52,14 @@ export async function hedge<U, P>(options: HedgeOptions<U, P>): Promise<Hedged<U
   const trouble = (): void => second.resolve(undefined);
   const upstream = settle(async () => {
     await turn('upstream');
-    return options.upstream(AbortSignal.any([signal, upstreamStop.signal]), trouble);
+    const stop = AbortSignal.any([signal, upstreamStop.signal]);
+    if (patience === undefined) return options.upstream(stop, trouble);
+    return patience.follow((onTrouble) => options.upstream(stop, onTrouble), trouble);
   });
   const peers = settle(async () => {
     await turn('peers');
-    return options.peers(AbortSignal.any([signal, peersStop.signal]), trouble);
+    void patience?.needed.then(trouble);
+    return options.peers(AbortSignal.any([signal, peersStop.signal]));
   });
   const stopPeers = (): void => {
     peersStop.abort();

@@ -109,14 +109,11 @@ export class ManifestPull {
       signal,
       first: plan.first,
       hedgeMs: this.#options.budgets.hedgeMs,
+      patience,
       upstream: (stop, trouble) =>
-        patience.follow(
-          (onTrouble) => this.#questions.ask({ ...request, signal: stop }, { digest }, onTrouble),
-          trouble,
-        ),
-      peers: async (stop, trouble) => {
+        this.#questions.ask({ ...request, signal: stop }, { digest }, trouble),
+      peers: async (stop) => {
         if (!plan.peers) return undefined;
-        void patience.needed.then(trouble);
         return this.#peerManifests.fetch(digest, {
           signal: stop,
           trace,
@@ -162,19 +159,14 @@ export class ManifestPull {
       trouble: () => void,
     ): Promise<{ readonly said: UpstreamManifestAnswer }> => {
       const asked = { ...request, signal: stop };
-      return {
-        said: await patience.follow(
-          (first) => this.#questions.askForTag(asked, tag, first),
-          trouble,
-        ),
-      };
+      return { said: await this.#questions.askForTag(asked, tag, trouble) };
     };
     try {
       const { outage } = upstream;
       const isOffline = outage !== undefined && allowsStale(policy, outage.cause.kind);
       const first = isOffline
         ? await this.#nodesFirst(signal, patience, { ask, lookOffline })
-        : await ask(signal, startSearch);
+        : await patience.follow((trouble) => ask(signal, trouble), startSearch);
       if ('answer' in first) return first.answer;
       const { said } = first;
       if (said.kind === 'manifest') {
@@ -224,9 +216,9 @@ export class ManifestPull {
       signal,
       first: 'peers',
       hedgeMs: this.#options.budgets.outageAnswerMs,
+      patience,
       upstream: sides.ask,
-      peers: async (stop, trouble) => {
-        void patience.needed.then(trouble);
+      peers: async (stop) => {
         const found = await sides.lookOffline(stop);
         return 'answer' in found ? found : undefined;
       },

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { BusyError } from '../../../src/registry/byte-budget.ts';
 import { hedge, type Hedged, type HedgeOptions } from '../../../src/registry/hedge.ts';
+import { Patience } from '../../../src/registry/patience.ts';
 
 const HEDGE_MS = 400;
 
@@ -51,6 +52,11 @@ class Scene {
       () => (this.settled = true),
     );
   }
+}
+
+function patient(): Patience {
+  const trace = { elapsedMs: () => 0, begin: () => () => undefined };
+  return new Patience({ budgetMs: 2000 }, { trace });
 }
 
 const turn = async (ms = 0): Promise<void> => {
@@ -240,6 +246,36 @@ describe('hedge', () => {
     await turn();
     scene.peers.reject(new BusyError('full'));
     await expect(scene.result).rejects.toThrow(BusyError);
+  });
+
+  it('hedge asks the upstream as soon as somebody would wait for nodes, and its trouble lets them', async () => {
+    const patience = patient();
+    const scene = new Scene({ first: 'peers', patience });
+    await turn(HEDGE_MS - 1);
+    expect(scene.started).toEqual(['peers']);
+    const left = patience.leftMs();
+    await turn();
+    expect(scene.started).toEqual(['peers', 'upstream']);
+    scene.trouble();
+    expect(await left).toBeGreaterThan(0);
+    scene.upstream.resolve('missing');
+    await turn();
+    expect(await patience.leftMs()).toBe(0);
+    scene.peers.resolve('P');
+    expect(await scene.result).toEqual({ from: 'peers', value: 'P' });
+  });
+
+  it('hedge starts the nodes, and lets them be waited for, at the first sign of trouble', async () => {
+    const patience = patient();
+    const scene = new Scene({ patience });
+    await turn();
+    scene.trouble();
+    await turn();
+    expect(scene.started).toEqual(['upstream', 'peers']);
+    expect(await patience.leftMs()).toBeGreaterThan(0);
+    scene.upstream.resolve('U');
+    expect(await scene.result).toEqual({ from: 'upstream', value: 'U' });
+    expect(patience.over.aborted).toBe(true);
   });
 
   it('hedge hands the client going away on to both sides', async () => {
