@@ -36,7 +36,7 @@ export class ConnectionPlaces {
     this.#byHost.set(host, ofHost.add(socket));
     this.#hosts.set(socket, host);
     if (this.taken <= this.#options.max) return undefined;
-    const given = this.#given();
+    const given = this.#given(ofHost);
     if (given !== undefined) this.leave(given);
     return given;
   }
@@ -51,9 +51,12 @@ export class ConnectionPlaces {
     if (ofHost?.size === 0) this.#byHost.delete(host);
   }
 
-  #given(): Socket | undefined {
-    let most: ReadonlySet<Socket> = new Set();
+  /** @param ofHost those of the host that has taken one too many */
+  #given(ofHost: ReadonlySet<Socket>): Socket | undefined {
+    const isOldest = this.#options.gives === 'oldest';
+    // For one more of a host that has as many, nobody else's is given up that is of use.
+    let most = isOldest ? new Set<Socket>() : ofHost;
     for (const sockets of this.#byHost.values()) if (sockets.size > most.size) most = sockets;
-    return this.#options.gives === 'oldest' ? most.values().next().value : [...most].at(-1);
+    return isOldest ? most.values().next().value : [...most].at(-1);
   }
 }
