@@ -10,8 +10,8 @@ import fastify, {
   type FastifyReply,
   type FastifyRequest,
 } from 'fastify';
+import { ServerDrain } from '../http/server-drain.ts';
 import { UnreadableRequests } from '../http/unreadable-requests.ts';
-import { UnusedConnections } from '../http/unused-connections.ts';
 import { limitWaiting } from '../http/waiting-connections.ts';
 import type { Platform } from '../oci/descriptor.ts';
 import { parseV2Url, type V2Request } from '../oci/path.ts';
@@ -73,9 +73,6 @@ const NO_COMPILERS = {
   NonNullable<FastifyServerOptions['schemaController']>['compilersFactory']
 >;
 
-/** How often idle connections are looked for while draining, milliseconds. */
-const DRAIN_SWEEP_MS = 50;
-
 /** What may change while the server runs. A request has one of it from beginning to end. */
 export interface Routing {
   /** For requests that name no registry; empty: they are refused. */
@@ -114,7 +111,7 @@ export class RegistryServer {
   readonly #slots;
   readonly #unreadable: UnreadableRequests;
   readonly #app: FastifyInstance;
-  readonly #unused: UnusedConnections;
+  readonly #drain: ServerDrain;
   #routing: Routing;
 
   constructor(
@@ -150,7 +147,7 @@ export class RegistryServer {
       onAnswer: (status) => this.#countInvalid('unreadable', status),
     });
     this.#app = this.#createApp();
-    this.#unused = new UnusedConnections(this.#app.server);
+    this.#drain = new ServerDrain(this.#app.server);
   }
 
   /**
@@ -187,23 +184,8 @@ export class RegistryServer {
   }
 
   /** Takes no new requests and lets running ones end; what still runs at the signal is cut. */
-  async close(options: { readonly signal: AbortSignal }): Promise<void> {
-    const { server } = this.#app;
-    // A connection whose last answer is out would otherwise wait for its client's next request, and
-    // one that has had none yet for its first.
-    const sweep = setInterval(() => {
-      server.closeIdleConnections();
-      this.#unused.end();
-    }, DRAIN_SWEEP_MS);
-    const cut = (): void => server.closeAllConnections();
-    options.signal.addEventListener('abort', cut, { once: true });
-    if (options.signal.aborted) cut();
-    try {
-      await this.#app.close();
-    } finally {
-      clearInterval(sweep);
-      options.signal.removeEventListener('abort', cut);
-    }
+  close(options: { readonly signal: AbortSignal }): Promise<void> {
+    return this.#drain.run(() => this.#app.close(), options);
   }
 
   #createApp(): FastifyInstance {

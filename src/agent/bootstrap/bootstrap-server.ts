@@ -1,11 +1,12 @@
+import { once } from 'node:events';
 import { createServer, type Server } from 'node:https';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import type { PeerCertificate } from 'node:tls';
 import { waitForClient } from '../../http/client-wait.ts';
 import { SOURCE_HEADER } from '../../http/salvor-headers.ts';
+import { ServerDrain } from '../../http/server-drain.ts';
 import { UnreadableRequests } from '../../http/unreadable-requests.ts';
-import { UnusedConnections } from '../../http/unused-connections.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { parseV2Url } from '../../oci/path.ts';
 import { rolesOf, type Role } from '../../rpc/identity.ts';
@@ -41,8 +42,6 @@ const KEEP_ALIVE_MS = 60_000;
 const MAX_HEADER_BYTES = 16 * 1024;
 const MAX_CONNECTIONS_PER_REQUEST = 8;
 const RETRY_AFTER_S = '1';
-/** How often idle connections are looked for while draining, milliseconds. */
-const DRAIN_SWEEP_MS = 50;
 const MAX_LOGGED_URL_CHARS = 512;
 
 /** What the certificate of a client says, read once for each connection. */
@@ -73,7 +72,7 @@ export class BootstrapServer {
   readonly #log: Logger;
   readonly #gate: ConnectionGate;
   readonly #server: Server;
-  readonly #unused: UnusedConnections;
+  readonly #drain: ServerDrain;
   readonly #clients = new WeakMap<Socket, Client>();
   readonly #unreadable: UnreadableRequests;
   #running = 0;
@@ -108,7 +107,7 @@ export class BootstrapServer {
       { onCrowd: (remote) => dependencies.refused.noteCrowd(remote) },
     );
     this.#server = this.#create(dependencies.refused);
-    this.#unused = new UnusedConnections(this.#server);
+    this.#drain = new ServerDrain(this.#server);
   }
 
   /**
@@ -134,26 +133,14 @@ export class BootstrapServer {
   }
 
   /** Takes no new requests and lets running ones end; what still runs at the signal is cut. */
-  async close(options: { readonly signal: AbortSignal }): Promise<void> {
-    const server = this.#server;
-    // A connection whose last answer is out would otherwise wait for its client's next request, and
-    // one that has had none yet for its first.
-    const sweep = setInterval(() => {
-      server.closeIdleConnections();
-      this.#unused.end();
-    }, DRAIN_SWEEP_MS);
-    const cut = (): void => server.closeAllConnections();
-    options.signal.addEventListener('abort', cut, { once: true });
-    try {
-      await new Promise<void>((resolve) => {
-        server.close(() => resolve());
-        this.#gate.endHandshakes();
-        if (options.signal.aborted) cut();
-      });
-    } finally {
-      clearInterval(sweep);
-      options.signal.removeEventListener('abort', cut);
-    }
+  close(options: { readonly signal: AbortSignal }): Promise<void> {
+    const stop = async (): Promise<void> => {
+      const closed = once(this.#server, 'close');
+      this.#server.close();
+      this.#gate.endHandshakes();
+      await closed;
+    };
+    return this.#drain.run(stop, options);
   }
 
   #create(refused: RefusedConnections): Server {
