@@ -1,4 +1,4 @@
-import { access, constants, mkdir } from 'node:fs/promises';
+import { access, constants } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 import type { ContainerdClient } from '../agent/containerd/containerd-client.ts';
@@ -18,12 +18,10 @@ export async function gatherDisks(
 ): Promise<Facts['disks']> {
   const { config, hostRoot, signal } = place;
   const statePath = config.node.stateDirectory;
-  const stateFailure = await mkdir(statePath, { recursive: true })
-    .then(() => access(statePath, constants.W_OK))
-    .then(
-      () => '',
-      (error: unknown) => (error instanceof Error ? error.message : String(error)),
-    );
+  const stateFailure = await atNearest(statePath, (path) => access(path, constants.W_OK)).then(
+    () => '',
+    (error: unknown) => (error instanceof Error ? error.message : String(error)),
+  );
   const content =
     client === undefined
       ? config.agent.store.directory.path
@@ -31,7 +29,7 @@ export async function gatherDisks(
         (await client.contentPath({ signal }).then((path) => path && seenAt(path, hostRoot)));
   const all: DiskFact[] = [];
   const look = async (of: DiskFact['of'], path: string): Promise<void> => {
-    const usage = await usageAt(path);
+    const usage: DiskUsage = await atNearest(path, readDiskUsage);
     const { availableBytes } = usage;
     all.push({ of, path, usedPercent: usedPercent(usage), availableBytes });
   };
@@ -40,11 +38,14 @@ export async function gatherDisks(
   return { all, stateFailure, statePath };
 }
 
-/** containerd makes its directory with the first image: its root is on the same disk. */
-async function usageAt(path: string): Promise<DiskUsage> {
-  return readDiskUsage(path).catch((error: unknown) => {
+/**
+ * Looks at a directory or, where it will be made with the first image or by the agent, at the nearest
+ * one above it: a doctor makes nothing.
+ */
+async function atNearest<T>(path: string, look: (path: string) => Promise<T>): Promise<T> {
+  return look(path).catch((error: unknown) => {
     const isMissing = error instanceof Error && 'code' in error && error.code === 'ENOENT';
-    if (!isMissing) throw error;
-    return readDiskUsage(dirname(path));
+    if (!isMissing || dirname(path) === path) throw error;
+    return atNearest(dirname(path), look);
   });
 }

@@ -82,7 +82,7 @@ export function checkDisks({ disks }: Pick<Facts, 'disks'>): Finding[] {
   const { stateFailure, statePath } = disks;
   const found: Finding[] = [];
   if (stateFailure !== '') {
-    const fix = `install -d -m 0700 ${statePath}, for the user of the agent`;
+    const fix = `install -d -m 0755 ${statePath}, for the user of the agent`;
     found.push(finding('state-directory', `${statePath}: ${stateFailure}`, fix));
   }
   for (const { of, path, usedPercent, availableBytes } of disks.all) {
