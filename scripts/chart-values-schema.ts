@@ -36,6 +36,12 @@ const namespace: JsonSchema = {
 const duration: JsonSchema = { type: 'string', pattern: '^([0-9]+(ms|s|m|h))+$' };
 /** A time as Salvor's own settings have it. */
 const time: JsonSchema = { type: 'string', pattern: '^([0-9]+(ms|s|min|m|h|d))+$' };
+/** An IP address or a name without a port, and no name of a role, which would give its holder that role. */
+const address: JsonSchema = {
+  type: 'string',
+  pattern: '^([0-9A-Fa-f]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*|([*][.])?[A-Za-z0-9_.-]+)$',
+  not: { pattern: '[.][Ss][Aa][Ll][Vv][Oo][Rr][.][Ii][Nn][Tt][Ee][Rr][Nn][Aa][Ll]$' },
+};
 const texts: JsonSchema = { type: 'array', items: text };
 /** Parts of the Kubernetes API that are passed on as they are; the API server checks them. */
 const passed: JsonSchema = { type: 'object' };
@@ -160,7 +166,7 @@ function properties(alerts: readonly string[]): Record<string, JsonSchema> {
       enabled: flag,
       port: { type: 'integer', minimum: 1, maximum: 65_535 },
       repositories: texts,
-      addresses: texts,
+      addresses: { type: 'array', items: address },
       secretName: name,
     }),
     rollout: object({ pauseDuringOutage: flag }),

@@ -32,6 +32,11 @@ describe('values that are refused', () => {
     ['tls.certManager.enabled=true', /tls.certManager.issuerRef.name must be given/],
     ['tls.issue.enabled=false', /nodes need certificates/],
     ['tls.existingSecrets.agent="a"', /needs both agent and registry/],
+    [
+      'bootstrap.addresses=["10.0.0.1:7492"]',
+      /'\/bootstrap\/addresses\/0'.*does not match pattern/s,
+    ],
+    ['bootstrap.addresses=["Registry.Salvor.internal"]', /'\/bootstrap\/addresses\/0'.*not/s],
     ['config.agent.admin=""', /config.agent.admin must not be empty/],
   ])('the chart refuses %s and says why', (setting, expected) => {
     expect(refusal(setting)).toMatch(expected);

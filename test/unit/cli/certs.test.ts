@@ -93,6 +93,28 @@ describe('salvor certs in directories', () => {
     expect([...(await identityIn(at('node', 'agent-tls'))).roles]).toEqual(['agent']);
   });
 
+  test('salvor certs issue --address names addresses beside the role, in one form each', async () => {
+    const addresses = ['10.0.0.2', 'FD00:0::1', '*.Nodes.test', '10.0.0.2'];
+    const flags = addresses.flatMap((address) => ['--address', address]);
+    expect(await certs('issue', ...flags)).toBe(0);
+    const agent = await identityIn(at('node', 'agent-tls'));
+    expect(agent.addresses).toEqual(['*.nodes.test', '10.0.0.2', 'fd00::1']);
+    expect([...agent.roles]).toEqual(['agent']);
+    expect((await identityIn(at('node', 'registry-tls'))).addresses).toEqual([]);
+  });
+
+  test.each([
+    ['10.0.0.1:7492', 'without a port'],
+    ['10.0.0.300', 'Expected an IP address or a DNS name'],
+    ['https://node-a', 'Expected an IP address or a DNS name'],
+    ['registry.salvor.internal', 'Names of roles are no addresses'],
+    ['Bootstrap.Salvor.Internal', 'Names of roles are no addresses'],
+  ])('salvor certs issue --address refuses %s', async (address, message) => {
+    expect(await certs('issue', '--address', address)).toBe(2);
+    expect(errors).toContain(message);
+    await expect(readdir(at('node'))).rejects.toThrow('ENOENT');
+  });
+
   test('salvor certs keeps several directories, and shows and renews all that is in them', async () => {
     const more = ['--out', at('other'), '--roles', 'registry'];
     expect(await certs('issue', ...more)).toBe(0);
