@@ -1,14 +1,18 @@
 import { status, type ServerWritableStream } from '@grpc/grpc-js';
-import { encodeReadFrame, READ_FRAME_HEADROOM_BYTES } from '../rpc/read-frame.ts';
+import { READ_FRAME_HEADROOM_BYTES, type encodeReadFrame } from '../rpc/read-frame.ts';
 import { notePassedBytes } from '../telemetry/passed-bytes.ts';
+import { readInto } from './read-blob.ts';
 import { RpcFailure } from './rpc-failure.ts';
 import type { OpenBlob } from './store.ts';
 
 /** The writable side of a grpc-js call. */
 export type MessageSink<T> = Pick<ServerWritableStream<unknown, T>, 'write'>;
 
-/** Where frames go. */
-export type FrameSink = MessageSink<Buffer>;
+/** Where the bytes of a blob go, and what they look like there. */
+export interface FrameSink {
+  readonly encode: typeof encodeReadFrame;
+  write(frame: Buffer, onWritten: (error?: Error | null) => void): void;
+}
 
 /** A part of a blob, as somebody asked for it. */
 export interface BlobPart {
@@ -32,7 +36,7 @@ export interface WriteLimits {
  *   receiver has gone or takes nothing
  */
 export async function sendBlob(
-  call: FrameSink,
+  sink: FrameSink,
   source: { readonly blob: OpenBlob; readonly verified: boolean },
   options: BlobPart & WriteLimits & { readonly chunkBytes: number },
 ): Promise<number> {
@@ -61,8 +65,8 @@ export async function sendBlob(
     await fill(blob, filling, { position, wanted });
     await written;
     [filling, sending] = [sending, filling];
-    const frame = encodeReadFrame(sending, wanted, isFirst ? first : undefined);
-    written = writeTo(call, frame, options);
+    const frame = sink.encode(sending, wanted, isFirst ? first : undefined);
+    written = writeTo(sink, frame, options);
     // The loop may fail before it comes to wait for this write.
     written.catch(() => undefined);
     position += wanted;
@@ -76,18 +80,12 @@ export async function sendBlob(
 async function fill(
   blob: OpenBlob,
   buffer: Buffer,
-  part: { readonly position: number; readonly wanted: number },
+  { position, wanted }: { readonly position: number; readonly wanted: number },
 ): Promise<void> {
-  let filled = 0;
-  while (filled < part.wanted) {
-    const start = READ_FRAME_HEADROOM_BYTES + filled;
-    const target = buffer.subarray(start, READ_FRAME_HEADROOM_BYTES + part.wanted);
-    const count = await blob.read(target, part.position + filled);
-    if (count === 0) {
-      throw new RpcFailure(status.DATA_LOSS, `the file ends at ${part.position + filled}`);
-    }
-    filled += count;
-  }
+  const target = buffer.subarray(READ_FRAME_HEADROOM_BYTES, READ_FRAME_HEADROOM_BYTES + wanted);
+  const filled = await readInto(blob, target, { position });
+  if (filled === wanted) return;
+  throw new RpcFailure(status.DATA_LOSS, `the file ends at ${position + filled}`);
 }
 
 /**
@@ -95,7 +93,11 @@ async function fill(
  *
  * @throws RpcFailure when the reader has gone, or does not take it in time
  */
-export function writeTo<T>(call: MessageSink<T>, message: T, limits: WriteLimits): Promise<void> {
+export function writeTo<T>(
+  call: { write(message: T, onWritten: (error?: Error | null) => void): unknown },
+  message: T,
+  limits: WriteLimits,
+): Promise<void> {
   const { signal, stallMs } = limits;
   const { promise, resolve, reject } = Promise.withResolvers<undefined>();
   // grpc-js drops the callback of a write to a cancelled call.
@@ -116,7 +118,7 @@ export function writeTo<T>(call: MessageSink<T>, message: T, limits: WriteLimits
     reject(new RpcFailure(status.ABORTED, `the reader took nothing for ${stallMs} ms`));
   }, stallMs);
   signal.addEventListener('abort', abort, { once: true });
-  call.write(message, (error: Error | null | undefined) => {
+  call.write(message, (error) => {
     if (error) reject(error);
     else resolve(undefined);
   });

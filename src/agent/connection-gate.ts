@@ -1,8 +1,15 @@
-import type { Socket } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import type { Server as GrpcServer } from '@grpc/grpc-js';
 import { ConnectionPlaces } from '../http/connection-places.ts';
-import { listenersOf, type TlsListener } from './grpc-listeners.ts';
+
+/** A listener, over TLS or not. */
+export type TlsListener = Server & {
+  on(event: 'secureConnection', listener: (socket: TLSSocket) => void): unknown;
+  on(
+    event: 'tlsClientError',
+    listener: (error: NodeJS.ErrnoException, socket: TLSSocket) => void,
+  ): unknown;
+};
 
 /** Where a connection comes from, as far as that is known. */
 export interface Remote {
@@ -50,16 +57,11 @@ export class ConnectionGate {
   }
 
   /**
-   * Bounds the connections of a server that listens.
+   * Bounds the connections of a server, that need not listen yet.
    *
    * @param options.isSecure whether connections begin with TLS
    */
-  watch(server: GrpcServer, options: { readonly isSecure: boolean }): void {
-    for (const listener of listenersOf(server)) this.watchListener(listener, options);
-  }
-
-  /** The same for a server of Node's own, which need not listen yet. */
-  watchListener(listener: TlsListener, options: { readonly isSecure: boolean }): void {
+  watch(listener: TlsListener, options: { readonly isSecure: boolean }): void {
     const { maxConnections, maxHandshakes } = this.#limits;
     const pending = this.#pending;
     listener.maxConnections = maxConnections + maxHandshakes + BURST;

@@ -6,11 +6,11 @@ import {
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import type { Digest } from '../oci/digest.ts';
-import { parseDigest } from '../oci/digest.ts';
-import { safeNumber, tagToMessage } from '../rpc/agent-protocol.ts';
+import { tagToMessage } from '../rpc/agent-protocol.ts';
 import { inventoryMessages } from '../rpc/inventory-messages.ts';
 import { reachToMessage } from '../rpc/node-reach.ts';
-import { rolesOf, type Role } from '../rpc/identity.ts';
+import type { Role } from '../rpc/identity.ts';
+import { encodeReadFrame } from '../rpc/read-frame.ts';
 import {
   HeldBlobSchema,
   HeldNameSchema,
@@ -28,23 +28,20 @@ import {
   type ResolveRequest,
   type StatRequest,
 } from '../rpc/gen/salvor/agent/v1/agent_pb.ts';
-import { Seldom } from '../telemetry/seldom.ts';
 import type { AgentMetrics } from './agent-metrics.ts';
-import { sendBlob, writeTo } from './blob-sender.ts';
+import { BlobConnections } from './blob-connections.ts';
+import { BlobReads, type BlobReadOptions, type ReaderCount } from './blob-reads.ts';
+import { writeTo, type FrameSink } from './blob-sender.ts';
+import { CallerRoles, type PeerMethod } from './caller-roles.ts';
 import type { HeldContent } from './held-content.ts';
 import { HostShare, hostOf } from './host-share.ts';
 import type { Inventories } from './inventory/inventories.ts';
 import type { Reach } from './reach.ts';
+import { requestedDigest } from './requested-digest.ts';
 import { RpcFailure } from './rpc-failure.ts';
 import { streamHandler, unaryHandler, type HandlerContext } from './rpc-handlers.ts';
 
-export interface PeerServiceOptions {
-  /** How many blobs may be read at once. */
-  readonly maxReaders: number;
-  /** Bytes of a blob in one message. */
-  readonly chunkBytes: number;
-  /** A reader that takes no message for this long loses its place, milliseconds. */
-  readonly readerStallMs: number;
+export interface PeerServiceOptions extends BlobReadOptions {
   /** For everything that a list or an inventory says to be taken, milliseconds; a minute if left out. */
   readonly listingMs?: number;
   /** Lists, inventories and looks at all others at a time; 64 if left out. A host may have a quarter. */
@@ -56,20 +53,6 @@ export interface PeerServiceOptions {
   readonly allowedRoles?: Readonly<Record<PeerMethod, readonly Role[]>>;
 }
 
-export type PeerMethod =
-  'stat' | 'read' | 'resolve' | 'list' | 'reportCorrupt' | 'inventory' | 'reach';
-
-/** What other nodes' processes may call over mutual TLS. */
-export const PEER_ROLES: Readonly<Record<PeerMethod, readonly Role[]>> = {
-  stat: ['agent', 'registry'],
-  read: ['agent', 'registry'],
-  resolve: ['agent'],
-  list: ['agent'],
-  reportCorrupt: ['agent', 'registry'],
-  inventory: ['agent'],
-  reach: ['agent'],
-};
-
 const LIST_BATCH = 500;
 const MAX_REACHED = 4096;
 const LISTING_MS = 60_000;
@@ -79,13 +62,12 @@ const MAX_LISTINGS = 64;
 export class PeerService {
   readonly #options: PeerServiceOptions;
   readonly #content: HeldContent;
-  readonly #metrics: AgentMetrics;
   readonly #context: HandlerContext;
-  readonly #readers: ReaderCount;
+  readonly #reads: BlobReads;
+  readonly #roles: CallerRoles;
   readonly #inventories: Pick<Inventories, 'current'>;
   readonly #reach: Pick<Reach, 'look'>;
   readonly #listings: HostShare;
-  readonly #seldom = new Seldom({ intervalMs: 60_000, maxKeys: 1000 });
 
   constructor(
     options: PeerServiceOptions,
@@ -102,8 +84,8 @@ export class PeerService {
     const { maxListings: max = MAX_LISTINGS } = options;
     this.#listings = new HostShare({ max, maxPerHost: Math.ceil(max / 4) });
     this.#content = dependencies.content;
-    this.#metrics = dependencies.metrics;
-    this.#readers = dependencies.readers;
+    this.#reads = new BlobReads(options, dependencies);
+    this.#roles = new CallerRoles(options.allowedRoles, dependencies);
     this.#inventories = dependencies.inventories;
     this.#reach = dependencies.reach;
     this.#context = { log: dependencies.log, metrics: dependencies.metrics };
@@ -114,18 +96,22 @@ export class PeerService {
     const context = this.#context;
     return {
       stat: unaryHandler('stat', context, (call: ServerUnaryCall<StatRequest, unknown>, signal) => {
-        this.#authorize('stat', call);
-        return this.#stat(digestOf(call.request.digest), signal);
+        this.#roles.require('stat', call);
+        return this.#stat(requestedDigest(call.request.digest), signal);
       }),
       read: streamHandler('read', context, (call: ServerWritableStream<ReadRequest, Buffer>, s) => {
-        this.#authorize('read', call);
-        return this.#read(call, s);
+        this.#roles.require('read', call);
+        const sink: FrameSink = {
+          encode: encodeReadFrame,
+          write: (...message) => call.write(...message),
+        };
+        return this.#reads.send(call.request, sink, s);
       }),
       resolve: unaryHandler(
         'resolve',
         context,
         async (call: ServerUnaryCall<ResolveRequest, unknown>, signal) => {
-          this.#authorize('resolve', call);
+          this.#roles.require('resolve', call);
           const known = await this.#content.resolve(call.request.name, { signal });
           const { registrySeen } = known;
           return create(ResolveResponseSchema, {
@@ -138,7 +124,7 @@ export class PeerService {
         'list',
         context,
         (call: ServerWritableStream<ListRequest, ListResponse>, s) => {
-          this.#authorize('list', call);
+          this.#roles.require('list', call);
           return this.#listing(call, s, (signal) => this.#list(call, signal));
         },
       ),
@@ -146,7 +132,7 @@ export class PeerService {
         'inventory',
         context,
         (call: ServerWritableStream<InventoryRequest, InventoryResponse>, s) => {
-          this.#authorize('inventory', call);
+          this.#roles.require('inventory', call);
           return this.#listing(call, s, (signal) => this.#inventory(call, signal));
         },
       ),
@@ -154,7 +140,7 @@ export class PeerService {
         'reach',
         context,
         async (call: ServerUnaryCall<ReachRequest, unknown>, signal) => {
-          this.#authorize('reach', call);
+          this.#roles.require('reach', call);
           const nodes = call.request.nodes.slice(0, MAX_REACHED);
           return this.#listing(call, signal, async (limited) =>
             reachToMessage(await this.#reach.look(nodes, { signal: limited })),
@@ -165,32 +151,27 @@ export class PeerService {
         'reportCorrupt',
         context,
         async (call: ServerUnaryCall<ReportCorruptRequest, unknown>) => {
-          this.#authorize('reportCorrupt', call);
+          this.#roles.require('reportCorrupt', call);
           const host = hostOf(call);
-          await this.#content.reportCorrupt(digestOf(call.request.digest), { host });
+          await this.#content.reportCorrupt(requestedDigest(call.request.digest), { host });
           return create(ReportCorruptResponseSchema);
         },
       ),
     };
   }
 
-  #authorize(
-    method: PeerMethod,
-    call: ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>,
-  ): void {
-    const allowed = this.#options.allowedRoles?.[method];
-    if (allowed === undefined) return;
-    const roles = rolesOf(call.getAuthContext().sslPeerCertificate);
-    if (allowed.some((role) => roles.has(role))) return;
-    const remote = call.getPeer();
-    const host = hostOf(call);
-    const named = [...roles].join(' and ') || 'none';
-    const why = `it is for the role ${allowed.join(' or ')}, and the certificate names ${named}`;
-    if (this.#seldom.isDue(`${method} ${host} ${named}`)) {
-      this.#context.log.warn({ method, remote, why }, 'refused a call of another node');
-    }
-    const message = `${method} is not for this certificate's role: ${why}`;
-    throw new RpcFailure(status.PERMISSION_DENIED, message);
+  /** Connections over which nothing is read but blobs. */
+  connections(): BlobConnections {
+    return new BlobConnections(
+      {},
+      {
+        ...this.#context,
+        send: async (request, caller, sink, signal) => {
+          this.#roles.require('read', caller);
+          await this.#reads.send(request, sink, signal);
+        },
+      },
+    );
   }
 
   async #stat(digest: Digest, signal: AbortSignal): Promise<unknown> {
@@ -199,35 +180,8 @@ export class PeerService {
       held: held !== undefined,
       sizeBytes: BigInt(held?.sizeBytes ?? 0),
       verified: held?.verified ?? false,
-      busy: this.#readers.count >= this.#options.maxReaders,
+      busy: this.#reads.isBusy,
     });
-  }
-
-  async #read(call: ServerWritableStream<ReadRequest, Buffer>, signal: AbortSignal): Promise<void> {
-    const { request } = call;
-    const part = {
-      offsetBytes: positionOf(request.offsetBytes),
-      lengthBytes: positionOf(request.lengthBytes),
-    };
-    if (this.#readers.count >= this.#options.maxReaders) {
-      throw new RpcFailure(status.RESOURCE_EXHAUSTED, 'too many readers');
-    }
-    this.#readers.count += 1;
-    this.#metrics.readers.inc();
-    try {
-      const opened = await this.#content.open(digestOf(request.digest), { signal });
-      if (opened === undefined) throw new RpcFailure(status.NOT_FOUND, 'not held');
-      try {
-        const { chunkBytes, readerStallMs: stallMs } = this.#options;
-        const sent = await sendBlob(call, opened, { ...part, chunkBytes, stallMs, signal });
-        this.#metrics.bytesSent.inc(sent);
-      } finally {
-        await opened.blob.close();
-      }
-    } finally {
-      this.#readers.count -= 1;
-      this.#metrics.readers.dec();
-    }
   }
 
   /** Runs what looks at everything: few at a time, and not for ever. */
@@ -285,23 +239,4 @@ export class PeerService {
     }
     await send(create(ListResponseSchema, { blobs, names }));
   }
-}
-
-/** How many blobs are being read, over all the servers of one agent. */
-export interface ReaderCount {
-  count: number;
-}
-
-function positionOf(value: bigint): number {
-  try {
-    return safeNumber(value);
-  } catch (error) {
-    throw new RpcFailure(status.INVALID_ARGUMENT, 'a position out of range', { cause: error });
-  }
-}
-
-function digestOf(text: string): Digest {
-  const digest = parseDigest(text);
-  if (digest.ok) return digest.value;
-  throw new RpcFailure(status.INVALID_ARGUMENT, digest.reason);
 }

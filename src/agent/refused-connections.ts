@@ -1,10 +1,8 @@
-import type { Server as GrpcServer } from '@grpc/grpc-js';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Logger } from '../telemetry/logger.ts';
 import type { AgentMetrics } from './agent-metrics.ts';
-import type { Remote } from './connection-gate.ts';
-import { listenersOf, type TlsListener } from './grpc-listeners.ts';
+import type { Remote, TlsListener } from './connection-gate.ts';
 import { Seldom } from '../telemetry/seldom.ts';
 
 /** Why a connection came to nothing before there was a call. */
@@ -49,13 +47,8 @@ export class RefusedConnections {
     this.#metrics = dependencies.metrics;
   }
 
-  /** Looks at what a server, that listens already, refuses. */
-  watch(server: GrpcServer): void {
-    for (const listener of listenersOf(server)) this.watchListener(listener);
-  }
-
-  /** The same for a TLS server of Node's own, which need not listen yet. */
-  watchListener(listener: TlsListener): void {
+  /** Looks at what a server, that need not listen yet, refuses. */
+  watch(listener: TlsListener): void {
     // Asked once, a socket knows the address of its other end after that end has gone.
     listener.on('connection', (socket: Socket) => socket.remoteAddress);
     listener.on('tlsClientError', (error, socket) => {

@@ -57,7 +57,12 @@ export function streamHandler<I, O>(
   };
 }
 
-async function attempt<T>(
+/**
+ * Does what a caller asked for, counts how it went, and logs what went wrong on this side.
+ *
+ * @param context.signal aborts when the caller has gone
+ */
+export async function attempt<T>(
   method: string,
   context: HandlerContext & { readonly signal: AbortSignal },
   run: () => Promise<T>,

@@ -24,7 +24,8 @@ import { PullCount, type PullSummary } from '../agent/pulls/pull-count.ts';
 import { createPullMetrics } from '../agent/pulls/pull-metrics.ts';
 import { IMAGE_TOPICS, imageOf } from '../agent/pulls/image-events.ts';
 import { askRegistryLog, isRegistryThere } from '../agent/pulls/registry-log.ts';
-import { PEER_ROLES, PeerService } from '../agent/peer-service.ts';
+import { PEER_ROLES } from '../agent/caller-roles.ts';
+import { PeerService } from '../agent/peer-service.ts';
 import { Reach } from '../agent/reach.ts';
 import { RefusedConnections } from '../agent/refused-connections.ts';
 import { RegistryWatch } from '../agent/registry-watch.ts';
@@ -35,7 +36,7 @@ import type { Digest } from '../oci/digest.ts';
 import { Locator } from '../discovery/locate.ts';
 import type { Member, MembershipStatus } from '../discovery/membership.ts';
 import { AgentPool } from '../rpc/agent-pool.ts';
-import type { WebIdentity } from '../rpc/web-identity.ts';
+import type { ServerIdentity } from '../rpc/server-identity.ts';
 import type { AdminPage } from '../telemetry/admin-server.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
@@ -63,7 +64,7 @@ export interface AgentParts {
   readonly containerd?: ContainerdConnection;
   readonly credentials: NodeCredentials;
   /** For the listener that speaks HTTPS; left out: there is none, whatever is configured. */
-  readonly webIdentity?: WebIdentity;
+  readonly serverIdentity?: ServerIdentity;
   /** Left out where the store itself keeps what the upstream confirmed. */
   readonly observationFile?: ObservationFile;
   /** Where the result of the last proof outlives the process; left out: it does not. */
@@ -183,15 +184,15 @@ export function agentService(
     maxConnections: limits.maxConnections,
     maxHandshakes: limits.maxHandshakes,
   };
+  const { server } = parts.credentials;
+  const peerService = new PeerService(
+    // Without TLS there are no roles to look at; that is for one machine only.
+    { ...peerOptions, ...(server === undefined ? {} : { allowedRoles: PEER_ROLES }) },
+    peerParts,
+  );
   const peers = new AgentServer(serverOptions, {
-    peer: new PeerService(
-      // Without TLS there are no roles to look at; that is for one machine only.
-      {
-        ...peerOptions,
-        ...(parts.credentials.server._isSecure() ? { allowedRoles: PEER_ROLES } : {}),
-      },
-      peerParts,
-    ).implementation(),
+    peer: peerService.implementation(),
+    blobs: peerService.connections(),
   });
   const keeper = imageKeeper(config.agent.keeper, parts);
   // A store that throws wrong content away gets it anew with the next pull.
@@ -225,17 +226,17 @@ export function agentService(
     lastCopiesService(config, {
       ...{ containerd, inventories, membership, pool, log, metrics: parts.metrics },
     });
-  const { webIdentity } = parts;
   const bootstrap =
-    webIdentity &&
-    bootstrapService(config, { ...parts, webIdentity, content, agentMetrics: metrics });
+    server &&
+    bootstrapService(config, { ...parts, serverIdentity: server, content, agentMetrics: metrics });
   const service: Service = {
     name: 'agent',
     start: async () => {
       await local.listenUnix(options.socket);
       log.info({ socket: options.socket }, 'agent listens for its registry');
       if (options.listen !== undefined) {
-        const port = await peers.listen(options.listen, parts.credentials.server, {
+        const port = await peers.listen(options.listen, {
+          ...(server && { identity: server }),
           refused: new RefusedConnections({ log, metrics }),
         });
         log.info({ address: options.listen, port }, 'agent listens for other nodes');

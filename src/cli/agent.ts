@@ -33,7 +33,6 @@ export const runAgent: RunCommand = async (config, context) => {
     store,
     ...(containerd && { containerd }),
     credentials: identity,
-    ...(identity.web && { webIdentity: identity.web }),
     observationFile,
     proofFile: join(config.node.stateDirectory, 'last-proof.json'),
     metrics,

@@ -9,7 +9,7 @@ import type { Config } from '../config/schema.ts';
 import { parseAddress } from '../config/text-format.ts';
 import { addressesIn } from '../rpc/identity-roles.ts';
 import { certificatesIn } from '../rpc/identity-facts.ts';
-import type { WebIdentity } from '../rpc/web-identity.ts';
+import type { ServerIdentity } from '../rpc/server-identity.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { Registry } from 'prom-client';
@@ -20,7 +20,7 @@ type BootstrapConfig = Pick<Config, 'node' | 'agent' | 'registry'>;
 export interface BootstrapParts {
   readonly content: HeldContent;
   readonly store: ContentStore;
-  readonly webIdentity: WebIdentity;
+  readonly serverIdentity: ServerIdentity;
   readonly agentMetrics: AgentMetrics;
   readonly metrics: Registry;
   readonly log: Logger;
@@ -47,7 +47,7 @@ export function bootstrapService(config: BootstrapConfig, parts: BootstrapParts)
       running = await load({ ...config, ...latest }, parts);
       const port = await running.server.listen(address);
       parts.log.info({ host: address.host, port }, 'agent listens for nodes without Salvor');
-      warnOfAddresses(parts.webIdentity, parts.log);
+      warnOfAddresses(parts.serverIdentity, parts.log);
     },
     stop: async (options) => running?.server.close(options),
     apply: (next) => {
@@ -94,7 +94,7 @@ async function load(
           log.warn({ digest, err: error }, 'cannot look again at wrong bytes');
         });
       },
-      identity: parts.webIdentity,
+      identity: parts.serverIdentity,
       refused: new RefusedConnections({ log, metrics: parts.agentMetrics }),
       metrics: createBootstrapMetrics(parts.metrics),
       clock,
@@ -114,7 +114,7 @@ function rulesOf({ agent, registry }: Pick<Config, 'agent' | 'registry'>): Boots
 }
 
 /** containerd looks for the address that it dials in the certificate; other agents do not. */
-function warnOfAddresses({ certificate }: WebIdentity, log: Logger): void {
+function warnOfAddresses({ certificate }: ServerIdentity, log: Logger): void {
   const [leaf] = certificatesIn(certificate);
   if (leaf !== undefined && addressesIn(leaf.subjectAltName).length > 0) return;
   log.warn(

@@ -5,7 +5,8 @@ import type { Facts, MemberAnswer } from '../node/doctor/facts.ts';
 import { AgentClient } from '../rpc/agent-client.ts';
 import { AgentError } from '../rpc/agent-error.ts';
 import { AgentPool } from '../rpc/agent-pool.ts';
-import { mutualChannelCredentials, readIdentity } from '../rpc/identity.ts';
+import { MutualChannelCredentials } from '../rpc/channel-credentials.ts';
+import { readIdentity } from '../rpc/identity.ts';
 import type { NodeReach } from '../rpc/node-reach.ts';
 
 /** An agent asks its members sixteen at a time, two seconds each. */
@@ -47,7 +48,7 @@ export async function gatherReach(
       credentials:
         config.tls.mode === 'off'
           ? credentials.createInsecure()
-          : mutualChannelCredentials(await readIdentity(config.tls)),
+          : new MutualChannelCredentials(await readIdentity(config.tls)),
     },
   );
   const wanted = isCluster ? [] : [config.node.name];

@@ -1,17 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { Counter, Gauge, type Registry } from 'prom-client';
-import { ServerCredentials, credentials, type ChannelCredentials } from '@grpc/grpc-js';
+import { credentials, type ChannelCredentials } from '@grpc/grpc-js';
 import type { Config } from '../config/schema.ts';
 import { checkIdentity, type IdentityFacts } from '../rpc/identity-facts.ts';
-import {
-  mutualChannelCredentials,
-  mutualServerCredentials,
-  readIdentity,
-  type Identity,
-  type Renewable,
-  type Role,
-} from '../rpc/identity.ts';
-import { WebIdentity } from '../rpc/web-identity.ts';
+import { MutualChannelCredentials } from '../rpc/channel-credentials.ts';
+import { readIdentity, type Identity, type Renewable, type Role } from '../rpc/identity.ts';
+import { ServerIdentity } from '../rpc/server-identity.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { Seldom } from '../telemetry/seldom.ts';
@@ -25,14 +19,13 @@ const MAX_ADDRESSES = 1000;
 
 /** The two ends of the connections between nodes. */
 export interface NodeCredentials {
-  readonly server: ServerCredentials;
+  /** Undefined where there is no TLS. */
+  readonly server: ServerIdentity | undefined;
   readonly channel: ChannelCredentials;
 }
 
 /** The same, and what keeps them up to date. */
 export interface NodeIdentity extends NodeCredentials {
-  /** For servers that speak HTTPS; undefined where there is no TLS. */
-  readonly web: WebIdentity | undefined;
   readonly services: readonly Service[];
 }
 
@@ -40,7 +33,7 @@ type IdentityFiles = { readonly [Part in keyof Identity]: string } | { readonly 
 
 /** Credentials of a process that talks to itself. */
 export function plainCredentials(): NodeCredentials {
-  return { server: ServerCredentials.createInsecure(), channel: credentials.createInsecure() };
+  return { server: undefined, channel: credentials.createInsecure() };
 }
 
 /**
@@ -54,7 +47,7 @@ export async function nodeIdentity(
   config: Config['tls'],
   dependencies: { readonly role: Role; readonly log: Logger; readonly metrics: Registry },
 ): Promise<NodeIdentity> {
-  if (config.mode === 'off') return { ...plainCredentials(), web: undefined, services: [] };
+  if (config.mode === 'off') return { ...plainCredentials(), services: [] };
   const { role, log } = dependencies;
   const metrics = createIdentityMetrics(dependencies.metrics);
   const identity = await readIdentity(config);
@@ -69,12 +62,11 @@ export async function nodeIdentity(
       'an agent ended the connection at once: it may not accept the certificate of this node',
     );
   };
-  const server = mutualServerCredentials(identity);
-  const channel = mutualChannelCredentials(identity, { onEarlyEnd });
-  const web = new WebIdentity(identity);
+  const server = new ServerIdentity(identity);
+  const channel = new MutualChannelCredentials(identity, { onEarlyEnd });
   const take = async (files: IdentityFiles): Promise<void> => {
     try {
-      facts = renew(files, [server, channel, web], { role });
+      facts = renew(files, [server, channel], { role });
       metrics.show(facts);
       metrics.recordReload(true);
       log.info(describe(facts), 'identity reloaded, new connections use it');
@@ -93,7 +85,7 @@ export async function nodeIdentity(
     start: async () => watch.start(),
     stop: () => watch.stop(),
   };
-  return { server, channel, web, services: [service] };
+  return { server, channel, services: [service] };
 }
 
 /** What is wrong at the start is said and no more: it may be put right while the process runs. */

@@ -3,7 +3,8 @@ import type { Clock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { MemberList } from './member-list.ts';
 import type { Member } from './membership.ts';
-import { joinAddress, type Family } from './own-address.ts';
+import { joinAddress } from '../rpc/address.ts';
+import type { Family } from './own-address.ts';
 
 /** The questions that are asked; node:dns/promises has them all. */
 export interface NameResolver {

@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
-import { joinAddress, type Family } from './own-address.ts';
+import { joinAddress } from '../rpc/address.ts';
+import type { Family } from './own-address.ts';
 import type { Member } from './membership.ts';
 
 /** The part of discovery.k8s.io/v1 EndpointSlice that is read; nothing of it is sure. */

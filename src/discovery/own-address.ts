@@ -1,21 +1,10 @@
 import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { splitAddress } from '../rpc/address.ts';
 import type { Member } from './membership.ts';
 
 /** An IP family, as addresses are chosen by. */
 export type Family = 'IPv4' | 'IPv6';
-
-/** "host:port", with brackets where the host is an IPv6 address. */
-export function joinAddress(host: string, port: number): string {
-  return isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
-/** Takes "host:port" apart; the host without brackets. */
-export function splitAddress(address: string): { readonly host: string; readonly port: number } {
-  const colon = address.lastIndexOf(':');
-  const host = address.slice(0, colon).replace(/^\[|\]$/g, '');
-  return { host, port: Number(address.slice(colon + 1)) };
-}
 
 /** The family in which an agent that listens there should be spoken to by its equals. */
 export function familyOf(listen: string): Family {

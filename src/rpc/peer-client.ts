@@ -22,6 +22,9 @@ import {
 import { readInventory } from './inventory-messages.ts';
 import type { NodeInventory } from './inventory.ts';
 import { reachFromMessage, type NodeReach } from './node-reach.ts';
+import { BlobChannel } from './blob-channel.ts';
+import { OlderAgentError, type BlobRead, type BlobReadRequest } from './blob-read.ts';
+import { MutualChannelCredentials } from './channel-credentials.ts';
 import type { ReadFrame } from './read-frame.ts';
 
 /** What a node says about a blob. */
@@ -43,12 +46,22 @@ export interface ReadStream extends AsyncIterable<ReadFrame> {
   cancel(): void;
 }
 
+/** For fewer bytes a connection of their own is not worth its handshake. */
+const MANY_BYTES = 1024 * 1024;
+
 /** Asks an agent what every agent answers to every node: the Peer service. */
 export class PeerClient {
   protected readonly channel: AgentChannel;
+  /** Only over TLS: the own agent is asked by calls. */
+  readonly #blobs: BlobChannel | undefined;
 
   constructor(options: AgentChannelOptions, dependencies: { credentials: ChannelCredentials }) {
     this.channel = new AgentChannel(options, dependencies);
+    const { credentials } = dependencies;
+    const { name, target: address } = options;
+    if (credentials instanceof MutualChannelCredentials) {
+      this.#blobs = new BlobChannel({ address, name }, { identity: credentials.identity });
+    }
   }
 
   /** Whether a call would fail at once, since the last try to connect has failed. */
@@ -84,7 +97,8 @@ export class PeerClient {
   }
 
   /**
-   * The bytes of a blob from an offset to its end, or `lengthBytes` of them.
+   * The bytes of a blob from an offset to its end, or `lengthBytes` of them. Many of them come over
+   * a connection of their own, where the agent can do that.
    * The iteration throws an AgentError when the stream breaks.
    */
   read(
@@ -95,18 +109,13 @@ export class PeerClient {
     },
     limits: CallLimits,
   ): ReadStream {
-    const stream: unknown = this.channel.stream(
-      peerMethods.read,
-      create(ReadRequestSchema, {
-        digest: request.digest,
-        offsetBytes: BigInt(request.offsetBytes),
-        lengthBytes: BigInt(request.lengthBytes ?? 0),
-      }),
-      limits,
-      { action: `Cannot read ${request.digest} from ${this.channel.name}`, isBulk: true },
-    );
-    // What its codec decodes are frames, not messages.
-    return stream as ReadStream;
+    const part = { lengthBytes: 0, ...request };
+    const isMuch = part.lengthBytes === 0 || part.lengthBytes > MANY_BYTES;
+    if (!isMuch || this.#blobs === undefined || this.#blobs.isOlder) {
+      return this.#readByCall(part, limits);
+    }
+    const own = this.#blobs.read(part, limits);
+    return new EitherRead(own, () => this.#readByCall(part, limits));
   }
 
   /**
@@ -179,5 +188,52 @@ export class PeerClient {
   /** Takes no new calls; the connection goes when those under way have ended. */
   close(): void {
     this.channel.close();
+    this.#blobs?.close();
+  }
+
+  #readByCall(request: BlobReadRequest, limits: CallLimits): ReadStream {
+    const stream: unknown = this.channel.stream(
+      peerMethods.read,
+      create(ReadRequestSchema, {
+        digest: request.digest,
+        offsetBytes: BigInt(request.offsetBytes),
+        lengthBytes: BigInt(request.lengthBytes),
+      }),
+      limits,
+      { action: `Cannot read ${request.digest} from ${this.channel.name}`, isBulk: true },
+    );
+    // What its codec decodes are frames, not messages.
+    return stream as ReadStream;
+  }
+}
+
+/** A read over a connection of its own or, where the agent knows no such thing, by a call. */
+class EitherRead implements ReadStream {
+  readonly #own: BlobRead;
+  readonly #byCall: () => ReadStream;
+  #running: ReadStream;
+  #isCancelled = false;
+
+  constructor(own: BlobRead, byCall: () => ReadStream) {
+    this.#own = own;
+    this.#byCall = byCall;
+    this.#running = own;
+  }
+
+  cancel(): void {
+    this.#isCancelled = true;
+    this.#running.cancel();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<ReadFrame> {
+    try {
+      yield* this.#own;
+      return;
+    } catch (error) {
+      if (!(error instanceof OlderAgentError)) throw error;
+    }
+    this.#running = this.#byCall();
+    if (this.#isCancelled) this.#running.cancel();
+    yield* this.#running;
   }
 }

@@ -1,5 +1,5 @@
 import { Registry } from 'prom-client';
-import { ServerCredentials, credentials } from '@grpc/grpc-js';
+import { credentials } from '@grpc/grpc-js';
 import { createAgentMetrics } from '../../src/agent/agent-metrics.ts';
 import { AgentServer } from '../../src/agent/agent-server.ts';
 import { HeldContent } from '../../src/agent/held-content.ts';
@@ -93,7 +93,7 @@ class SimulatedCluster {
       const name = `node-${n}`;
       const held = all.filter((_, image) => (n - image + images * nodes) % nodes < copies);
       const server = agentServer(inventoryOf(name, held));
-      const port = await server.listen('127.0.0.1:0', ServerCredentials.createInsecure());
+      const port = await server.listen('127.0.0.1:0');
       servers.push(server);
       members.push({ name, address: `127.0.0.1:${port}` });
     }

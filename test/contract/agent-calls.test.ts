@@ -5,7 +5,8 @@ import { connect as connectTls } from 'node:tls';
 import { status } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createAuthority, issueIdentity } from '../../src/rpc/certificates.ts';
-import { mutualChannelCredentials, type Identity } from '../../src/rpc/identity.ts';
+import { MutualChannelCredentials } from '../../src/rpc/channel-credentials.ts';
+import type { Identity } from '../../src/rpc/identity.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { waitFor } from '../support/wait.ts';
 import { makeSocketDirectory, removeDirectory } from '../support/work-dir.ts';
@@ -88,7 +89,7 @@ async function cut(streams: readonly ClientHttp2Stream[]): Promise<void> {
 
 async function isServed(): Promise<boolean> {
   const { digest, sizeBytes } = scene.store.add(1000);
-  const client = scene.peer(mutualChannelCredentials(identity));
+  const client = scene.peer(new MutualChannelCredentials(identity));
   const held = await client.stat(digest, LIMITS);
   client.close();
   return held?.sizeBytes === sizeBytes;

@@ -5,7 +5,8 @@ import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Refusal } from '../../src/agent/refused-connections.ts';
 import { createAuthority, issueIdentity } from '../../src/rpc/certificates.ts';
-import { mutualChannelCredentials, type Identity } from '../../src/rpc/identity.ts';
+import { MutualChannelCredentials } from '../../src/rpc/channel-credentials.ts';
+import type { Identity } from '../../src/rpc/identity.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { waitFor } from '../support/wait.ts';
 import { makeSocketDirectory, removeDirectory } from '../support/work-dir.ts';
@@ -86,7 +87,7 @@ async function refused(reason: Refusal['reason']): Promise<number> {
 /** Whether a node's agent gets an answer, on a connection of its own. */
 async function isServed(): Promise<boolean> {
   const { digest, sizeBytes } = scene.store.add(1000);
-  const client = scene.peer(mutualChannelCredentials(identity));
+  const client = scene.peer(new MutualChannelCredentials(identity));
   const held = await client.stat(digest, LIMITS);
   client.close();
   return held?.sizeBytes === sizeBytes;

@@ -8,7 +8,8 @@ import type { StoreSurvey, SurveyedStore } from '../../src/agent/inventory/surve
 import type { KeepNotice } from '../../src/agent/keeper/image-keeper.ts';
 import { LocalService } from '../../src/agent/local-service.ts';
 import { Observations } from '../../src/agent/observations.ts';
-import { PEER_ROLES, PeerService } from '../../src/agent/peer-service.ts';
+import { PEER_ROLES } from '../../src/agent/caller-roles.ts';
+import { PeerService } from '../../src/agent/peer-service.ts';
 import { Reach } from '../../src/agent/reach.ts';
 import { RefusedConnections } from '../../src/agent/refused-connections.ts';
 import { RegistryWatch } from '../../src/agent/registry-watch.ts';
@@ -17,7 +18,8 @@ import { Locator } from '../../src/discovery/locate.ts';
 import type { Member } from '../../src/discovery/membership.ts';
 import { digestOf, type Digest } from '../../src/oci/digest.ts';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
-import { mutualServerCredentials, type Identity } from '../../src/rpc/identity.ts';
+import type { Identity } from '../../src/rpc/identity.ts';
+import { ServerIdentity } from '../../src/rpc/server-identity.ts';
 import type { ProofSummary } from '../../src/rpc/proof-summary.ts';
 import { systemClock } from '../../src/telemetry/clock.ts';
 import { silentLogger } from '../../src/telemetry/logger.ts';
@@ -212,11 +214,10 @@ export class AgentScene implements AsyncDisposable {
       maxHandshakes: options.maxHandshakes ?? 100,
       ...(options.calls === undefined ? {} : { calls: options.calls }),
     };
+    const peerService = new PeerService({ ...peerOptions, allowedRoles: PEER_ROLES }, peerParts);
     this.#peers = new AgentServer(serverOptions, {
-      peer: new PeerService(
-        { ...peerOptions, allowedRoles: PEER_ROLES },
-        peerParts,
-      ).implementation(),
+      peer: peerService.implementation(),
+      blobs: peerService.connections(),
     });
     const locator = new Locator(
       { self: { name: 'me', address: '' }, memberTimeoutMs: 1000, maxMembersAsked: 4 },
@@ -282,11 +283,11 @@ export class AgentScene implements AsyncDisposable {
   }): Promise<AgentScene> {
     const scene = new AgentScene({ maxReaders: 10, ...options });
     await scene.#local.listenUnix(options.socket);
-    scene.port = await scene.#peers.listen(
-      '127.0.0.1:0',
-      mutualServerCredentials(options.identity, options),
-      { refused: new RefusedConnections({ log: silentLogger, metrics: scene.metrics }) },
-    );
+    scene.port = await scene.#peers.listen('127.0.0.1:0', {
+      identity: new ServerIdentity(options.identity),
+      ...(options.handshakeMs === undefined ? {} : { handshakeMs: options.handshakeMs }),
+      refused: new RefusedConnections({ log: silentLogger, metrics: scene.metrics }),
+    });
     return scene;
   }
 

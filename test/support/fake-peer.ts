@@ -12,7 +12,7 @@ import {
   type ResolveRequest,
   type StatRequest,
 } from '../../src/rpc/gen/salvor/agent/v1/agent_pb.ts';
-import { mutualServerCredentials } from '../../src/rpc/identity.ts';
+import { mutualServerCredentials } from './grpc-credentials.ts';
 import { READ_FRAME_HEADROOM_BYTES, encodeReadFrame } from '../../src/rpc/read-frame.ts';
 import type { TestScope } from './test-scope.ts';
 

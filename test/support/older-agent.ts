@@ -15,7 +15,8 @@ import {
 import { join } from 'node:path';
 import { loadSync } from '@grpc/proto-loader';
 import { issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
-import { mutualServerCredentials, roleName } from '../../src/rpc/identity.ts';
+import { roleName } from '../../src/rpc/identity.ts';
+import { mutualServerCredentials } from './grpc-credentials.ts';
 import type { TestScope } from './test-scope.ts';
 
 /** Where the wire protocol lies as the version before this one spoke it. */

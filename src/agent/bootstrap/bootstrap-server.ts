@@ -10,7 +10,7 @@ import { UnreadableRequests } from '../../http/unreadable-requests.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { parseV2Url } from '../../oci/path.ts';
 import { rolesOf, type Role } from '../../rpc/identity.ts';
-import type { WebIdentity } from '../../rpc/web-identity.ts';
+import type { ServerIdentity } from '../../rpc/server-identity.ts';
 import type { Clock } from '../../telemetry/clock.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import { ConnectionGate } from '../connection-gate.ts';
@@ -66,7 +66,7 @@ export class BootstrapServer {
   readonly #options: BootstrapServerOptions;
   readonly #content: Pick<BootstrapContent, 'answer'>;
   readonly #onWrongBytes: (digest: Digest) => void;
-  readonly #identity: WebIdentity;
+  readonly #identity: ServerIdentity;
   readonly #metrics: BootstrapMetrics;
   readonly #clock: Clock;
   readonly #log: Logger;
@@ -83,7 +83,7 @@ export class BootstrapServer {
       content: Pick<BootstrapContent, 'answer'>;
       /** Told of blobs whose bytes turned out not to be those of their digest. */
       onWrongBytes: (digest: Digest) => void;
-      identity: WebIdentity;
+      identity: ServerIdentity;
       refused: RefusedConnections;
       metrics: BootstrapMetrics;
       clock: Clock;
@@ -155,8 +155,8 @@ export class BootstrapServer {
     // Node would hand failures of TLS on to "clientError", as if they were requests.
     server.removeAllListeners('tlsClientError');
     server.on('tlsClientError', (_error, socket) => socket.destroy());
-    refused.watchListener(server);
-    this.#gate.watchListener(server, { isSecure: true });
+    refused.watch(server);
+    this.#gate.watch(server, { isSecure: true });
     server.on('request', (request, response) => void this.#handle(request, response));
     server.on('clientError', this.#unreadable.refuse);
     server.on('connect', (_request, socket) => this.#unreadable.end(socket, badMethodAnswer()));

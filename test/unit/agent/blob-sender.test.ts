@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { sendBlob, type FrameSink } from '../../../src/agent/blob-sender.ts';
 import type { OpenBlob } from '../../../src/agent/store.ts';
 import { digestOf } from '../../../src/oci/digest.ts';
-import { decodeReadFrame } from '../../../src/rpc/read-frame.ts';
+import { decodeReadFrame, encodeReadFrame } from '../../../src/rpc/read-frame.ts';
 
 const live = new AbortController().signal;
 
@@ -27,7 +27,8 @@ function blobOf(bytes: Buffer, options: { maxRead?: number; endsAt?: number } = 
 const stallMs = 60_000;
 
 /** A call's writable side: each write ends when the test says so, or at once. */
-class Sink {
+class Sink implements FrameSink {
+  readonly encode = encodeReadFrame;
   readonly frames: Buffer[] = [];
   unconfirmed: (() => void)[] = [];
   readonly isPaced: boolean;

@@ -1,11 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { credentials, ServerCredentials, type ServerWritableStream } from '@grpc/grpc-js';
+import { credentials, type ServerWritableStream } from '@grpc/grpc-js';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { AgentServer } from '../../../src/agent/agent-server.ts';
-import { sendBlob } from '../../../src/agent/blob-sender.ts';
+import { sendBlob, type FrameSink } from '../../../src/agent/blob-sender.ts';
 import type { OpenBlob } from '../../../src/agent/store.ts';
 import { digestOf } from '../../../src/oci/digest.ts';
 import { AgentClient } from '../../../src/rpc/agent-client.ts';
+import { encodeReadFrame } from '../../../src/rpc/read-frame.ts';
 
 const windowBytes = 1024 * 1024;
 const blobBytes = 8 * 1024 * 1024;
@@ -36,6 +37,10 @@ beforeEach(async () => {
     {
       peer: {
         read: (call: ServerWritableStream<unknown, Buffer>) => {
+          const sink: FrameSink = {
+            encode: encodeReadFrame,
+            write: (...frame) => void call.write(...frame),
+          };
           const part = {
             offsetBytes: 0,
             lengthBytes: 0,
@@ -43,7 +48,7 @@ beforeEach(async () => {
             stallMs: 60_000,
             signal,
           };
-          const sent = sendBlob(call, { blob: zeros, verified: true }, part);
+          const sent = sendBlob(sink, { blob: zeros, verified: true }, part);
           sent.then(
             () => call.end(),
             (error: unknown) => call.emit('error', error),
@@ -52,7 +57,7 @@ beforeEach(async () => {
       },
     },
   );
-  const port = await server.listen('127.0.0.1:0', ServerCredentials.createInsecure());
+  const port = await server.listen('127.0.0.1:0');
   client = new AgentClient(
     { target: `127.0.0.1:${port}`, windowBytes, name: 'test' },
     { credentials: credentials.createInsecure() },

@@ -18,7 +18,7 @@ import { StoreUnavailableError } from '../../../../src/agent/store.ts';
 import type { Digest } from '../../../../src/oci/digest.ts';
 import { DEFAULT_POLICY, type PolicyRule } from '../../../../src/policy/policy.ts';
 import type { Identity } from '../../../../src/rpc/identity.ts';
-import { WebIdentity } from '../../../../src/rpc/web-identity.ts';
+import { ServerIdentity } from '../../../../src/rpc/server-identity.ts';
 import { silentLogger } from '../../../../src/telemetry/logger.ts';
 import { FakeClock } from '../../../support/fake-clock.ts';
 import { MemoryStore } from '../inventory/memory-store.ts';
@@ -123,7 +123,7 @@ export class BootstrapScene implements AsyncDisposable {
   readonly rechecked: Digest[] = [];
   readonly logged: { readonly level: string; readonly fields: Record<string, unknown> }[] = [];
   readonly register = new Registry();
-  readonly identity: WebIdentity;
+  readonly identity: ServerIdentity;
   readonly server: BootstrapServer;
   readonly content: BootstrapContent;
   port = 0;
@@ -153,7 +153,7 @@ export class BootstrapScene implements AsyncDisposable {
     const reader = new ManifestReader({}, { store });
     const repositories = new RepositoryContents({ rules }, { content, reader, clock, log });
     this.content = new BootstrapContent({ rules }, { content, repositories, clock });
-    this.identity = new WebIdentity(identity);
+    this.identity = new ServerIdentity(identity);
     this.server = new BootstrapServer(
       {
         node: 'a',

@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file salvor/agent/v1/agent.proto.
  */
 export const file_salvor_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChtzYWx2b3IvYWdlbnQvdjEvYWdlbnQucHJvdG8SD3NhbHZvci5hZ2VudC52MSIdCgtTdGF0UmVxdWVzdBIOCgZkaWdlc3QYASABKAkiUAoMU3RhdFJlc3BvbnNlEgwKBGhlbGQYASABKAgSEgoKc2l6ZV9ieXRlcxgCIAEoAxIQCgh2ZXJpZmllZBgDIAEoCBIMCgRidXN5GAQgASgIIkkKC1JlYWRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSFAoMbGVuZ3RoX2J5dGVzGAMgASgDIkIKDFJlYWRSZXNwb25zZRISCgpzaXplX2J5dGVzGAEgASgDEgwKBGRhdGEYAiABKAwSEAoIdmVyaWZpZWQYAyABKAgiHgoOUmVzb2x2ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSKfAQoDVGFnEg4KBmRpZ2VzdBgBIAEoCRISCgptZWRpYV90eXBlGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSLwoLb2JzZXJ2ZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3JlY29yZGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJMCg9SZXNvbHZlUmVzcG9uc2USIgoEdGFncxgBIAMoCzIULnNhbHZvci5hZ2VudC52MS5UYWcSFQoNcmVnaXN0cnlfc2VlbhgCIAEoCCINCgtMaXN0UmVxdWVzdCJiCgxMaXN0UmVzcG9uc2USKAoFYmxvYnMYASADKAsyGS5zYWx2b3IuYWdlbnQudjEuSGVsZEJsb2ISKAoFbmFtZXMYAiADKAsyGS5zYWx2b3IuYWdlbnQudjEuSGVsZE5hbWUiLgoISGVsZEJsb2ISDgoGZGlnZXN0GAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMiOwoISGVsZE5hbWUSDAoEbmFtZRgBIAEoCRIhCgN0YWcYAiABKAsyFC5zYWx2b3IuYWdlbnQudjEuVGFnIiYKFFJlcG9ydENvcnJ1cHRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCSIXChVSZXBvcnRDb3JydXB0UmVzcG9uc2UiHQoMUmVhY2hSZXF1ZXN0Eg0KBW5vZGVzGAEgAygJIqIBCg1SZWFjaFJlc3BvbnNlEgwKBG5vZGUYASABKAkSJgoCYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KB21lbWJlcnMYAyADKAsyHi5zYWx2b3IuYWdlbnQudjEuUmVhY2hlZE1lbWJlchISCgpwdWxsc19zZWVuGAQgASgDEhYKDnB1bGxzX2J5cGFzc2VkGAUgASgDIj8KDVJlYWNoZWRNZW1iZXISDAoEbm9kZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEg8KB2ZhaWx1cmUYAyABKAkiEgoQSW52ZW50b3J5UmVxdWVzdCKRAgoRSW52ZW50b3J5UmVzcG9uc2USLgoFZmFjdHMYASABKAsyHy5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5RmFjdHMSLQoFYmxvYnMYAiADKAsyHi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5QmxvYhIvCgZpbWFnZXMYAyADKAsyHy5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5SW1hZ2USLQoFdHJlZXMYBCADKAsyHi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5VHJlZRIrCghvYnNlcnZlZBgFIAMoCzIZLnNhbHZvci5hZ2VudC52MS5IZWxkTmFtZRIQCghjb21wbGV0ZRgGIAEoCCLxAQoOSW52ZW50b3J5RmFjdHMSDAoEbm9kZRgBIAEoCRINCgVzdG9yZRgCIAEoCRIXCg9ydW50aW1lX3ZlcnNpb24YAyABKAkSEwoLc25hcHNob3R0ZXIYBCABKAkSFwoPZGlzY2FyZHNfbGF5ZXJzGAUgASgIEjMKCHdhcm5pbmdzGAYgAygLMiEuc2Fsdm9yLmFnZW50LnYxLkludmVudG9yeVdhcm5pbmcSLQoJd2Fsa2VkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9yZWdpc3RyaWVzX3NlZW4YCCADKAkiMQoQSW52ZW50b3J5V2FybmluZxIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkidQoNSW52ZW50b3J5QmxvYhIOCgZkaWdlc3QYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIMCgRoZWxkGAMgASgIEhAKCHZlcmlmaWVkGAQgASgIEg8KB2NvcnJ1cHQYBSABKAgSDwoHcGFzc2luZxgGIAEoCCJlCg5JbnZlbnRvcnlJbWFnZRIMCgRuYW1lGAEgASgJEiQKBnRhcmdldBgCIAEoCzIULnNhbHZvci5hZ2VudC52MS5UYWcSDgoGaW5fdXNlGAMgASgIEg8KB3Byb2JsZW0YBCABKAkijQEKDUludmVudG9yeVRyZWUSDAoEcm9vdBgBIAEoDRISCgptZWRpYV90eXBlGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSDwoHcHJvYmxlbRgEIAEoCRI1CglwbGF0Zm9ybXMYBSADKAsyIi5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5UGxhdGZvcm0i/gEKEUludmVudG9yeVBsYXRmb3JtEgoKAm9zGAEgASgJEhQKDGFyY2hpdGVjdHVyZRgCIAEoCRIPCgd2YXJpYW50GAMgASgJEhIKCm9zX3ZlcnNpb24YBCABKAkSEAoIZGVjbGFyZWQYBSABKAgSDQoFcGFydHMYBiADKA0SEgoKcGFydF9zaXplcxgHIAMoAxIPCgdpbmRleGVzGAggASgNEgwKBHJlYWQYCSABKAgSEgoKaGFzX2NvbmZpZxgKIAEoCBIPCgdmb3JlaWduGAsgAygNEg8KB3Byb2JsZW0YDCABKAkSGAoQbGF6eV9zbmFwc2hvdHRlchgNIAEoCSJYCg1Mb2NhdGVSZXF1ZXN0EhAKBmRpZ2VzdBgBIAEoCUgAEg4KBG5hbWUYAiABKAlIABINCgVub2RlcxgDIAMoCRIPCgd3YWl0X21zGAQgASgNQgUKA2tleSJ3Cg5Mb2NhdGVSZXNwb25zZRIpCgZob2xkZXIYASABKAsyFy5zYWx2b3IuYWdlbnQudjEuSG9sZGVySAASMQoHc3VtbWFyeRgCIAEoCzIeLnNhbHZvci5hZ2VudC52MS5Mb2NhdGVTdW1tYXJ5SABCBwoFZXZlbnQiowEKBkhvbGRlchIMCgRub2RlGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSEgoKc2l6ZV9ieXRlcxgDIAEoAxIQCgh2ZXJpZmllZBgEIAEoCBIMCgRidXN5GAUgASgIEiIKBHRhZ3MYBiADKAsyFC5zYWx2b3IuYWdlbnQudjEuVGFnEhUKDXJlZ2lzdHJ5X3NlZW4YByABKAgSCwoDZmFyGAggASgIIj4KDUxvY2F0ZVN1bW1hcnkSDQoFYXNrZWQYASABKAUSDgoGZmFpbGVkGAIgASgFEg4KBnNpbGVudBgDIAMoCSJBCg5PYnNlcnZlUmVxdWVzdBIMCgRuYW1lGAEgASgJEiEKA3RhZxgCIAEoCzIULnNhbHZvci5hZ2VudC52MS5UYWciEQoPT2JzZXJ2ZVJlc3BvbnNlIiQKEkFib3J0SW5nZXN0UmVxdWVzdBIOCgZkaWdlc3QYASABKAkiJgoTQWJvcnRJbmdlc3RSZXNwb25zZRIPCgdhYm9ydGVkGAEgASgFIksKC0tlZXBSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCRIsCgZpbWFnZXMYAiADKAsyHC5zYWx2b3IuYWdlbnQudjEuUGFzc2VkSW1hZ2UiMAoLUGFzc2VkSW1hZ2USEAoIbWFuaWZlc3QYASABKAkSDwoHaW5kZXhlcxgCIAMoCSIgCgxLZWVwUmVzcG9uc2USEAoIcmVzdG9yZWQYASABKAUiRgoMV2F0Y2hSZXF1ZXN0EgsKA3BpZBgBIAEoAxISCgp0aW1lb3V0X21zGAIgASgDEhUKDXByb2Nlc3Nfc3RhcnQYAyABKAkiDwoNV2F0Y2hSZXNwb25zZSKrAQoSUmVjb3JkUHJvb2ZSZXF1ZXN0EiwKCGVuZGVkX2F0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgd0b29rX21zGAIgASgDEhAKCGNvbXBsZXRlGAMgASgIEg4KBmltYWdlcxgEIAEoAxIQCghzZXJ2YWJsZRgFIAEoAxITCgtkaWZmZXJlbmNlcxgGIAEoAxINCgVieXRlcxgHIAEoAyIVChNSZWNvcmRQcm9vZlJlc3BvbnNlMqUECgRQZWVyEkMKBFN0YXQSHC5zYWx2b3IuYWdlbnQudjEuU3RhdFJlcXVlc3QaHS5zYWx2b3IuYWdlbnQudjEuU3RhdFJlc3BvbnNlEkUKBFJlYWQSHC5zYWx2b3IuYWdlbnQudjEuUmVhZFJlcXVlc3QaHS5zYWx2b3IuYWdlbnQudjEuUmVhZFJlc3BvbnNlMAESTAoHUmVzb2x2ZRIfLnNhbHZvci5hZ2VudC52MS5SZXNvbHZlUmVxdWVzdBogLnNhbHZvci5hZ2VudC52MS5SZXNvbHZlUmVzcG9uc2USRQoETGlzdBIcLnNhbHZvci5hZ2VudC52MS5MaXN0UmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5MaXN0UmVzcG9uc2UwARJeCg1SZXBvcnRDb3JydXB0EiUuc2Fsdm9yLmFnZW50LnYxLlJlcG9ydENvcnJ1cHRSZXF1ZXN0GiYuc2Fsdm9yLmFnZW50LnYxLlJlcG9ydENvcnJ1cHRSZXNwb25zZRJUCglJbnZlbnRvcnkSIS5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5UmVxdWVzdBoiLnNhbHZvci5hZ2VudC52MS5JbnZlbnRvcnlSZXNwb25zZTABEkYKBVJlYWNoEh0uc2Fsdm9yLmFnZW50LnYxLlJlYWNoUmVxdWVzdBoeLnNhbHZvci5hZ2VudC52MS5SZWFjaFJlc3BvbnNlMuUDCgVMb2NhbBJLCgZMb2NhdGUSHi5zYWx2b3IuYWdlbnQudjEuTG9jYXRlUmVxdWVzdBofLnNhbHZvci5hZ2VudC52MS5Mb2NhdGVSZXNwb25zZTABEkwKB09ic2VydmUSHy5zYWx2b3IuYWdlbnQudjEuT2JzZXJ2ZVJlcXVlc3QaIC5zYWx2b3IuYWdlbnQudjEuT2JzZXJ2ZVJlc3BvbnNlElgKC0Fib3J0SW5nZXN0EiMuc2Fsdm9yLmFnZW50LnYxLkFib3J0SW5nZXN0UmVxdWVzdBokLnNhbHZvci5hZ2VudC52MS5BYm9ydEluZ2VzdFJlc3BvbnNlEkMKBEtlZXASHC5zYWx2b3IuYWdlbnQudjEuS2VlcFJlcXVlc3QaHS5zYWx2b3IuYWdlbnQudjEuS2VlcFJlc3BvbnNlEkgKBVdhdGNoEh0uc2Fsdm9yLmFnZW50LnYxLldhdGNoUmVxdWVzdBoeLnNhbHZvci5hZ2VudC52MS5XYXRjaFJlc3BvbnNlKAESWAoLUmVjb3JkUHJvb2YSIy5zYWx2b3IuYWdlbnQudjEuUmVjb3JkUHJvb2ZSZXF1ZXN0GiQuc2Fsdm9yLmFnZW50LnYxLlJlY29yZFByb29mUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("ChtzYWx2b3IvYWdlbnQvdjEvYWdlbnQucHJvdG8SD3NhbHZvci5hZ2VudC52MSIdCgtTdGF0UmVxdWVzdBIOCgZkaWdlc3QYASABKAkiUAoMU3RhdFJlc3BvbnNlEgwKBGhlbGQYASABKAgSEgoKc2l6ZV9ieXRlcxgCIAEoAxIQCgh2ZXJpZmllZBgDIAEoCBIMCgRidXN5GAQgASgIIkkKC1JlYWRSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSFAoMbGVuZ3RoX2J5dGVzGAMgASgDIkIKDFJlYWRSZXNwb25zZRISCgpzaXplX2J5dGVzGAEgASgDEgwKBGRhdGEYAiABKAwSEAoIdmVyaWZpZWQYAyABKAgiUQoKQmxvYkFuc3dlchISCgpzaXplX2J5dGVzGAEgASgDEhAKCHZlcmlmaWVkGAIgASgIEgwKBGNvZGUYAyABKAUSDwoHbWVzc2FnZRgEIAEoCSIeCg5SZXNvbHZlUmVxdWVzdBIMCgRuYW1lGAEgASgJIp8BCgNUYWcSDgoGZGlnZXN0GAEgASgJEhIKCm1lZGlhX3R5cGUYAiABKAkSEgoKc2l6ZV9ieXRlcxgDIAEoAxIvCgtvYnNlcnZlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLcmVjb3JkZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkwKD1Jlc29sdmVSZXNwb25zZRIiCgR0YWdzGAEgAygLMhQuc2Fsdm9yLmFnZW50LnYxLlRhZxIVCg1yZWdpc3RyeV9zZWVuGAIgASgIIg0KC0xpc3RSZXF1ZXN0ImIKDExpc3RSZXNwb25zZRIoCgVibG9icxgBIAMoCzIZLnNhbHZvci5hZ2VudC52MS5IZWxkQmxvYhIoCgVuYW1lcxgCIAMoCzIZLnNhbHZvci5hZ2VudC52MS5IZWxkTmFtZSIuCghIZWxkQmxvYhIOCgZkaWdlc3QYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAyI7CghIZWxkTmFtZRIMCgRuYW1lGAEgASgJEiEKA3RhZxgCIAEoCzIULnNhbHZvci5hZ2VudC52MS5UYWciJgoUUmVwb3J0Q29ycnVwdFJlcXVlc3QSDgoGZGlnZXN0GAEgASgJIhcKFVJlcG9ydENvcnJ1cHRSZXNwb25zZSIdCgxSZWFjaFJlcXVlc3QSDQoFbm9kZXMYASADKAkiogEKDVJlYWNoUmVzcG9uc2USDAoEbm9kZRgBIAEoCRImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoHbWVtYmVycxgDIAMoCzIeLnNhbHZvci5hZ2VudC52MS5SZWFjaGVkTWVtYmVyEhIKCnB1bGxzX3NlZW4YBCABKAMSFgoOcHVsbHNfYnlwYXNzZWQYBSABKAMiPwoNUmVhY2hlZE1lbWJlchIMCgRub2RlGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSDwoHZmFpbHVyZRgDIAEoCSISChBJbnZlbnRvcnlSZXF1ZXN0IpECChFJbnZlbnRvcnlSZXNwb25zZRIuCgVmYWN0cxgBIAEoCzIfLnNhbHZvci5hZ2VudC52MS5JbnZlbnRvcnlGYWN0cxItCgVibG9icxgCIAMoCzIeLnNhbHZvci5hZ2VudC52MS5JbnZlbnRvcnlCbG9iEi8KBmltYWdlcxgDIAMoCzIfLnNhbHZvci5hZ2VudC52MS5JbnZlbnRvcnlJbWFnZRItCgV0cmVlcxgEIAMoCzIeLnNhbHZvci5hZ2VudC52MS5JbnZlbnRvcnlUcmVlEisKCG9ic2VydmVkGAUgAygLMhkuc2Fsdm9yLmFnZW50LnYxLkhlbGROYW1lEhAKCGNvbXBsZXRlGAYgASgIIvEBCg5JbnZlbnRvcnlGYWN0cxIMCgRub2RlGAEgASgJEg0KBXN0b3JlGAIgASgJEhcKD3J1bnRpbWVfdmVyc2lvbhgDIAEoCRITCgtzbmFwc2hvdHRlchgEIAEoCRIXCg9kaXNjYXJkc19sYXllcnMYBSABKAgSMwoId2FybmluZ3MYBiADKAsyIS5zYWx2b3IuYWdlbnQudjEuSW52ZW50b3J5V2FybmluZxItCgl3YWxrZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD3JlZ2lzdHJpZXNfc2VlbhgIIAMoCSIxChBJbnZlbnRvcnlXYXJuaW5nEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCSJ1Cg1JbnZlbnRvcnlCbG9iEg4KBmRpZ2VzdBgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEgwKBGhlbGQYAyABKAgSEAoIdmVyaWZpZWQYBCABKAgSDwoHY29ycnVwdBgFIAEoCBIPCgdwYXNzaW5nGAYgASgIImUKDkludmVudG9yeUltYWdlEgwKBG5hbWUYASABKAkSJAoGdGFyZ2V0GAIgASgLMhQuc2Fsdm9yLmFnZW50LnYxLlRhZxIOCgZpbl91c2UYAyABKAgSDwoHcHJvYmxlbRgEIAEoCSKNAQoNSW52ZW50b3J5VHJlZRIMCgRyb290GAEgASgNEhIKCm1lZGlhX3R5cGUYAiABKAkSEgoKc2l6ZV9ieXRlcxgDIAEoAxIPCgdwcm9ibGVtGAQgASgJEjUKCXBsYXRmb3JtcxgFIAMoCzIiLnNhbHZvci5hZ2VudC52MS5JbnZlbnRvcnlQbGF0Zm9ybSL+AQoRSW52ZW50b3J5UGxhdGZvcm0SCgoCb3MYASABKAkSFAoMYXJjaGl0ZWN0dXJlGAIgASgJEg8KB3ZhcmlhbnQYAyABKAkSEgoKb3NfdmVyc2lvbhgEIAEoCRIQCghkZWNsYXJlZBgFIAEoCBINCgVwYXJ0cxgGIAMoDRISCgpwYXJ0X3NpemVzGAcgAygDEg8KB2luZGV4ZXMYCCABKA0SDAoEcmVhZBgJIAEoCBISCgpoYXNfY29uZmlnGAogASgIEg8KB2ZvcmVpZ24YCyADKA0SDwoHcHJvYmxlbRgMIAEoCRIYChBsYXp5X3NuYXBzaG90dGVyGA0gASgJIlgKDUxvY2F0ZVJlcXVlc3QSEAoGZGlnZXN0GAEgASgJSAASDgoEbmFtZRgCIAEoCUgAEg0KBW5vZGVzGAMgAygJEg8KB3dhaXRfbXMYBCABKA1CBQoDa2V5IncKDkxvY2F0ZVJlc3BvbnNlEikKBmhvbGRlchgBIAEoCzIXLnNhbHZvci5hZ2VudC52MS5Ib2xkZXJIABIxCgdzdW1tYXJ5GAIgASgLMh4uc2Fsdm9yLmFnZW50LnYxLkxvY2F0ZVN1bW1hcnlIAEIHCgVldmVudCKjAQoGSG9sZGVyEgwKBG5vZGUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRISCgpzaXplX2J5dGVzGAMgASgDEhAKCHZlcmlmaWVkGAQgASgIEgwKBGJ1c3kYBSABKAgSIgoEdGFncxgGIAMoCzIULnNhbHZvci5hZ2VudC52MS5UYWcSFQoNcmVnaXN0cnlfc2VlbhgHIAEoCBILCgNmYXIYCCABKAgiPgoNTG9jYXRlU3VtbWFyeRINCgVhc2tlZBgBIAEoBRIOCgZmYWlsZWQYAiABKAUSDgoGc2lsZW50GAMgAygJIkEKDk9ic2VydmVSZXF1ZXN0EgwKBG5hbWUYASABKAkSIQoDdGFnGAIgASgLMhQuc2Fsdm9yLmFnZW50LnYxLlRhZyIRCg9PYnNlcnZlUmVzcG9uc2UiJAoSQWJvcnRJbmdlc3RSZXF1ZXN0Eg4KBmRpZ2VzdBgBIAEoCSImChNBYm9ydEluZ2VzdFJlc3BvbnNlEg8KB2Fib3J0ZWQYASABKAUiSwoLS2VlcFJlcXVlc3QSDgoGZGlnZXN0GAEgASgJEiwKBmltYWdlcxgCIAMoCzIcLnNhbHZvci5hZ2VudC52MS5QYXNzZWRJbWFnZSIwCgtQYXNzZWRJbWFnZRIQCghtYW5pZmVzdBgBIAEoCRIPCgdpbmRleGVzGAIgAygJIiAKDEtlZXBSZXNwb25zZRIQCghyZXN0b3JlZBgBIAEoBSJGCgxXYXRjaFJlcXVlc3QSCwoDcGlkGAEgASgDEhIKCnRpbWVvdXRfbXMYAiABKAMSFQoNcHJvY2Vzc19zdGFydBgDIAEoCSIPCg1XYXRjaFJlc3BvbnNlIqsBChJSZWNvcmRQcm9vZlJlcXVlc3QSLAoIZW5kZWRfYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3Rvb2tfbXMYAiABKAMSEAoIY29tcGxldGUYAyABKAgSDgoGaW1hZ2VzGAQgASgDEhAKCHNlcnZhYmxlGAUgASgDEhMKC2RpZmZlcmVuY2VzGAYgASgDEg0KBWJ5dGVzGAcgASgDIhUKE1JlY29yZFByb29mUmVzcG9uc2UypQQKBFBlZXISQwoEU3RhdBIcLnNhbHZvci5hZ2VudC52MS5TdGF0UmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5TdGF0UmVzcG9uc2USRQoEUmVhZBIcLnNhbHZvci5hZ2VudC52MS5SZWFkUmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5SZWFkUmVzcG9uc2UwARJMCgdSZXNvbHZlEh8uc2Fsdm9yLmFnZW50LnYxLlJlc29sdmVSZXF1ZXN0GiAuc2Fsdm9yLmFnZW50LnYxLlJlc29sdmVSZXNwb25zZRJFCgRMaXN0Ehwuc2Fsdm9yLmFnZW50LnYxLkxpc3RSZXF1ZXN0Gh0uc2Fsdm9yLmFnZW50LnYxLkxpc3RSZXNwb25zZTABEl4KDVJlcG9ydENvcnJ1cHQSJS5zYWx2b3IuYWdlbnQudjEuUmVwb3J0Q29ycnVwdFJlcXVlc3QaJi5zYWx2b3IuYWdlbnQudjEuUmVwb3J0Q29ycnVwdFJlc3BvbnNlElQKCUludmVudG9yeRIhLnNhbHZvci5hZ2VudC52MS5JbnZlbnRvcnlSZXF1ZXN0GiIuc2Fsdm9yLmFnZW50LnYxLkludmVudG9yeVJlc3BvbnNlMAESRgoFUmVhY2gSHS5zYWx2b3IuYWdlbnQudjEuUmVhY2hSZXF1ZXN0Gh4uc2Fsdm9yLmFnZW50LnYxLlJlYWNoUmVzcG9uc2Uy5QMKBUxvY2FsEksKBkxvY2F0ZRIeLnNhbHZvci5hZ2VudC52MS5Mb2NhdGVSZXF1ZXN0Gh8uc2Fsdm9yLmFnZW50LnYxLkxvY2F0ZVJlc3BvbnNlMAESTAoHT2JzZXJ2ZRIfLnNhbHZvci5hZ2VudC52MS5PYnNlcnZlUmVxdWVzdBogLnNhbHZvci5hZ2VudC52MS5PYnNlcnZlUmVzcG9uc2USWAoLQWJvcnRJbmdlc3QSIy5zYWx2b3IuYWdlbnQudjEuQWJvcnRJbmdlc3RSZXF1ZXN0GiQuc2Fsdm9yLmFnZW50LnYxLkFib3J0SW5nZXN0UmVzcG9uc2USQwoES2VlcBIcLnNhbHZvci5hZ2VudC52MS5LZWVwUmVxdWVzdBodLnNhbHZvci5hZ2VudC52MS5LZWVwUmVzcG9uc2USSAoFV2F0Y2gSHS5zYWx2b3IuYWdlbnQudjEuV2F0Y2hSZXF1ZXN0Gh4uc2Fsdm9yLmFnZW50LnYxLldhdGNoUmVzcG9uc2UoARJYCgtSZWNvcmRQcm9vZhIjLnNhbHZvci5hZ2VudC52MS5SZWNvcmRQcm9vZlJlcXVlc3QaJC5zYWx2b3IuYWdlbnQudjEuUmVjb3JkUHJvb2ZSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message salvor.agent.v1.StatRequest
@@ -135,6 +135,53 @@ export const ReadResponseSchema: GenMessage<ReadResponse> = /*@__PURE__*/
   messageDesc(file_salvor_agent_v1_agent, 3);
 
 /**
+ * Many bytes of a blob come over a TLS connection of their own, since HTTP/2 costs both ends more
+ * than hashing them. The client names the protocol "salvor-blob/1" (ALPN, RFC 7301) and sends a
+ * ReadRequest; the agent answers with a BlobAnswer and, unless that is a failure, the bytes that
+ * were asked for and nothing else. Both messages come after their length, a varint. When all bytes
+ * are there, the client may ask again; whoever has enough closes the connection. Agents that know
+ * no such protocol speak HTTP/2, where Read gives the same.
+ *
+ * @generated from message salvor.agent.v1.BlobAnswer
+ */
+export type BlobAnswer = Message<"salvor.agent.v1.BlobAnswer"> & {
+  /**
+   * Of the whole blob.
+   *
+   * @generated from field: int64 size_bytes = 1;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * As in StatResponse.
+   *
+   * @generated from field: bool verified = 2;
+   */
+  verified: boolean;
+
+  /**
+   * Why no bytes follow: a status code of gRPC; zero: they do.
+   *
+   * @generated from field: int32 code = 3;
+   */
+  code: number;
+
+  /**
+   * The same for people.
+   *
+   * @generated from field: string message = 4;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message salvor.agent.v1.BlobAnswer.
+ * Use `create(BlobAnswerSchema)` to create a new message.
+ */
+export const BlobAnswerSchema: GenMessage<BlobAnswer> = /*@__PURE__*/
+  messageDesc(file_salvor_agent_v1_agent, 4);
+
+/**
  * @generated from message salvor.agent.v1.ResolveRequest
  */
 export type ResolveRequest = Message<"salvor.agent.v1.ResolveRequest"> & {
@@ -151,7 +198,7 @@ export type ResolveRequest = Message<"salvor.agent.v1.ResolveRequest"> & {
  * Use `create(ResolveRequestSchema)` to create a new message.
  */
 export const ResolveRequestSchema: GenMessage<ResolveRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 4);
+  messageDesc(file_salvor_agent_v1_agent, 5);
 
 /**
  * One statement about what a tag names.
@@ -194,7 +241,7 @@ export type Tag = Message<"salvor.agent.v1.Tag"> & {
  * Use `create(TagSchema)` to create a new message.
  */
 export const TagSchema: GenMessage<Tag> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 5);
+  messageDesc(file_salvor_agent_v1_agent, 6);
 
 /**
  * @generated from message salvor.agent.v1.ResolveResponse
@@ -220,7 +267,7 @@ export type ResolveResponse = Message<"salvor.agent.v1.ResolveResponse"> & {
  * Use `create(ResolveResponseSchema)` to create a new message.
  */
 export const ResolveResponseSchema: GenMessage<ResolveResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 6);
+  messageDesc(file_salvor_agent_v1_agent, 7);
 
 /**
  * @generated from message salvor.agent.v1.ListRequest
@@ -233,7 +280,7 @@ export type ListRequest = Message<"salvor.agent.v1.ListRequest"> & {
  * Use `create(ListRequestSchema)` to create a new message.
  */
 export const ListRequestSchema: GenMessage<ListRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 7);
+  messageDesc(file_salvor_agent_v1_agent, 8);
 
 /**
  * @generated from message salvor.agent.v1.ListResponse
@@ -255,7 +302,7 @@ export type ListResponse = Message<"salvor.agent.v1.ListResponse"> & {
  * Use `create(ListResponseSchema)` to create a new message.
  */
 export const ListResponseSchema: GenMessage<ListResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 8);
+  messageDesc(file_salvor_agent_v1_agent, 9);
 
 /**
  * @generated from message salvor.agent.v1.HeldBlob
@@ -277,7 +324,7 @@ export type HeldBlob = Message<"salvor.agent.v1.HeldBlob"> & {
  * Use `create(HeldBlobSchema)` to create a new message.
  */
 export const HeldBlobSchema: GenMessage<HeldBlob> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 9);
+  messageDesc(file_salvor_agent_v1_agent, 10);
 
 /**
  * @generated from message salvor.agent.v1.HeldName
@@ -301,7 +348,7 @@ export type HeldName = Message<"salvor.agent.v1.HeldName"> & {
  * Use `create(HeldNameSchema)` to create a new message.
  */
 export const HeldNameSchema: GenMessage<HeldName> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 10);
+  messageDesc(file_salvor_agent_v1_agent, 11);
 
 /**
  * @generated from message salvor.agent.v1.ReportCorruptRequest
@@ -318,7 +365,7 @@ export type ReportCorruptRequest = Message<"salvor.agent.v1.ReportCorruptRequest
  * Use `create(ReportCorruptRequestSchema)` to create a new message.
  */
 export const ReportCorruptRequestSchema: GenMessage<ReportCorruptRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 11);
+  messageDesc(file_salvor_agent_v1_agent, 12);
 
 /**
  * @generated from message salvor.agent.v1.ReportCorruptResponse
@@ -331,7 +378,7 @@ export type ReportCorruptResponse = Message<"salvor.agent.v1.ReportCorruptRespon
  * Use `create(ReportCorruptResponseSchema)` to create a new message.
  */
 export const ReportCorruptResponseSchema: GenMessage<ReportCorruptResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 12);
+  messageDesc(file_salvor_agent_v1_agent, 13);
 
 /**
  * @generated from message salvor.agent.v1.ReachRequest
@@ -351,7 +398,7 @@ export type ReachRequest = Message<"salvor.agent.v1.ReachRequest"> & {
  * Use `create(ReachRequestSchema)` to create a new message.
  */
 export const ReachRequestSchema: GenMessage<ReachRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 13);
+  messageDesc(file_salvor_agent_v1_agent, 14);
 
 /**
  * @generated from message salvor.agent.v1.ReachResponse
@@ -392,7 +439,7 @@ export type ReachResponse = Message<"salvor.agent.v1.ReachResponse"> & {
  * Use `create(ReachResponseSchema)` to create a new message.
  */
 export const ReachResponseSchema: GenMessage<ReachResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 14);
+  messageDesc(file_salvor_agent_v1_agent, 15);
 
 /**
  * @generated from message salvor.agent.v1.ReachedMember
@@ -421,7 +468,7 @@ export type ReachedMember = Message<"salvor.agent.v1.ReachedMember"> & {
  * Use `create(ReachedMemberSchema)` to create a new message.
  */
 export const ReachedMemberSchema: GenMessage<ReachedMember> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 15);
+  messageDesc(file_salvor_agent_v1_agent, 16);
 
 /**
  * @generated from message salvor.agent.v1.InventoryRequest
@@ -434,7 +481,7 @@ export type InventoryRequest = Message<"salvor.agent.v1.InventoryRequest"> & {
  * Use `create(InventoryRequestSchema)` to create a new message.
  */
 export const InventoryRequestSchema: GenMessage<InventoryRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 16);
+  messageDesc(file_salvor_agent_v1_agent, 17);
 
 /**
  * @generated from message salvor.agent.v1.InventoryResponse
@@ -478,7 +525,7 @@ export type InventoryResponse = Message<"salvor.agent.v1.InventoryResponse"> & {
  * Use `create(InventoryResponseSchema)` to create a new message.
  */
 export const InventoryResponseSchema: GenMessage<InventoryResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 17);
+  messageDesc(file_salvor_agent_v1_agent, 18);
 
 /**
  * @generated from message salvor.agent.v1.InventoryFacts
@@ -540,7 +587,7 @@ export type InventoryFacts = Message<"salvor.agent.v1.InventoryFacts"> & {
  * Use `create(InventoryFactsSchema)` to create a new message.
  */
 export const InventoryFactsSchema: GenMessage<InventoryFacts> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 18);
+  messageDesc(file_salvor_agent_v1_agent, 19);
 
 /**
  * Something about the node that keeps images from being served.
@@ -566,7 +613,7 @@ export type InventoryWarning = Message<"salvor.agent.v1.InventoryWarning"> & {
  * Use `create(InventoryWarningSchema)` to create a new message.
  */
 export const InventoryWarningSchema: GenMessage<InventoryWarning> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 19);
+  messageDesc(file_salvor_agent_v1_agent, 20);
 
 /**
  * A digest that is held, or that an image needs. Other messages refer to it by its place in the
@@ -619,7 +666,7 @@ export type InventoryBlob = Message<"salvor.agent.v1.InventoryBlob"> & {
  * Use `create(InventoryBlobSchema)` to create a new message.
  */
 export const InventoryBlobSchema: GenMessage<InventoryBlob> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 20);
+  messageDesc(file_salvor_agent_v1_agent, 21);
 
 /**
  * @generated from message salvor.agent.v1.InventoryImage
@@ -657,7 +704,7 @@ export type InventoryImage = Message<"salvor.agent.v1.InventoryImage"> & {
  * Use `create(InventoryImageSchema)` to create a new message.
  */
 export const InventoryImageSchema: GenMessage<InventoryImage> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 21);
+  messageDesc(file_salvor_agent_v1_agent, 22);
 
 /**
  * What the target of an image leads to.
@@ -696,7 +743,7 @@ export type InventoryTree = Message<"salvor.agent.v1.InventoryTree"> & {
  * Use `create(InventoryTreeSchema)` to create a new message.
  */
 export const InventoryTreeSchema: GenMessage<InventoryTree> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 22);
+  messageDesc(file_salvor_agent_v1_agent, 23);
 
 /**
  * @generated from message salvor.agent.v1.InventoryPlatform
@@ -787,7 +834,7 @@ export type InventoryPlatform = Message<"salvor.agent.v1.InventoryPlatform"> & {
  * Use `create(InventoryPlatformSchema)` to create a new message.
  */
 export const InventoryPlatformSchema: GenMessage<InventoryPlatform> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 23);
+  messageDesc(file_salvor_agent_v1_agent, 24);
 
 /**
  * @generated from message salvor.agent.v1.LocateRequest
@@ -831,7 +878,7 @@ export type LocateRequest = Message<"salvor.agent.v1.LocateRequest"> & {
  * Use `create(LocateRequestSchema)` to create a new message.
  */
 export const LocateRequestSchema: GenMessage<LocateRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 24);
+  messageDesc(file_salvor_agent_v1_agent, 25);
 
 /**
  * @generated from message salvor.agent.v1.LocateResponse
@@ -860,7 +907,7 @@ export type LocateResponse = Message<"salvor.agent.v1.LocateResponse"> & {
  * Use `create(LocateResponseSchema)` to create a new message.
  */
 export const LocateResponseSchema: GenMessage<LocateResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 25);
+  messageDesc(file_salvor_agent_v1_agent, 26);
 
 /**
  * A node that answered, and what it said.
@@ -920,7 +967,7 @@ export type Holder = Message<"salvor.agent.v1.Holder"> & {
  * Use `create(HolderSchema)` to create a new message.
  */
 export const HolderSchema: GenMessage<Holder> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 26);
+  messageDesc(file_salvor_agent_v1_agent, 27);
 
 /**
  * @generated from message salvor.agent.v1.LocateSummary
@@ -951,7 +998,7 @@ export type LocateSummary = Message<"salvor.agent.v1.LocateSummary"> & {
  * Use `create(LocateSummarySchema)` to create a new message.
  */
 export const LocateSummarySchema: GenMessage<LocateSummary> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 27);
+  messageDesc(file_salvor_agent_v1_agent, 28);
 
 /**
  * @generated from message salvor.agent.v1.ObserveRequest
@@ -973,7 +1020,7 @@ export type ObserveRequest = Message<"salvor.agent.v1.ObserveRequest"> & {
  * Use `create(ObserveRequestSchema)` to create a new message.
  */
 export const ObserveRequestSchema: GenMessage<ObserveRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 28);
+  messageDesc(file_salvor_agent_v1_agent, 29);
 
 /**
  * @generated from message salvor.agent.v1.ObserveResponse
@@ -986,7 +1033,7 @@ export type ObserveResponse = Message<"salvor.agent.v1.ObserveResponse"> & {
  * Use `create(ObserveResponseSchema)` to create a new message.
  */
 export const ObserveResponseSchema: GenMessage<ObserveResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 29);
+  messageDesc(file_salvor_agent_v1_agent, 30);
 
 /**
  * @generated from message salvor.agent.v1.AbortIngestRequest
@@ -1003,7 +1050,7 @@ export type AbortIngestRequest = Message<"salvor.agent.v1.AbortIngestRequest"> &
  * Use `create(AbortIngestRequestSchema)` to create a new message.
  */
 export const AbortIngestRequestSchema: GenMessage<AbortIngestRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 30);
+  messageDesc(file_salvor_agent_v1_agent, 31);
 
 /**
  * @generated from message salvor.agent.v1.AbortIngestResponse
@@ -1022,7 +1069,7 @@ export type AbortIngestResponse = Message<"salvor.agent.v1.AbortIngestResponse">
  * Use `create(AbortIngestResponseSchema)` to create a new message.
  */
 export const AbortIngestResponseSchema: GenMessage<AbortIngestResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 31);
+  messageDesc(file_salvor_agent_v1_agent, 32);
 
 /**
  * @generated from message salvor.agent.v1.KeepRequest
@@ -1049,7 +1096,7 @@ export type KeepRequest = Message<"salvor.agent.v1.KeepRequest"> & {
  * Use `create(KeepRequestSchema)` to create a new message.
  */
 export const KeepRequestSchema: GenMessage<KeepRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 32);
+  messageDesc(file_salvor_agent_v1_agent, 33);
 
 /**
  * An image whose manifest has passed through the registry.
@@ -1075,7 +1122,7 @@ export type PassedImage = Message<"salvor.agent.v1.PassedImage"> & {
  * Use `create(PassedImageSchema)` to create a new message.
  */
 export const PassedImageSchema: GenMessage<PassedImage> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 33);
+  messageDesc(file_salvor_agent_v1_agent, 34);
 
 /**
  * @generated from message salvor.agent.v1.KeepResponse
@@ -1094,7 +1141,7 @@ export type KeepResponse = Message<"salvor.agent.v1.KeepResponse"> & {
  * Use `create(KeepResponseSchema)` to create a new message.
  */
 export const KeepResponseSchema: GenMessage<KeepResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 34);
+  messageDesc(file_salvor_agent_v1_agent, 35);
 
 /**
  * @generated from message salvor.agent.v1.WatchRequest
@@ -1126,7 +1173,7 @@ export type WatchRequest = Message<"salvor.agent.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 35);
+  messageDesc(file_salvor_agent_v1_agent, 36);
 
 /**
  * @generated from message salvor.agent.v1.WatchResponse
@@ -1139,7 +1186,7 @@ export type WatchResponse = Message<"salvor.agent.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 36);
+  messageDesc(file_salvor_agent_v1_agent, 37);
 
 /**
  * @generated from message salvor.agent.v1.RecordProofRequest
@@ -1197,7 +1244,7 @@ export type RecordProofRequest = Message<"salvor.agent.v1.RecordProofRequest"> &
  * Use `create(RecordProofRequestSchema)` to create a new message.
  */
 export const RecordProofRequestSchema: GenMessage<RecordProofRequest> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 37);
+  messageDesc(file_salvor_agent_v1_agent, 38);
 
 /**
  * @generated from message salvor.agent.v1.RecordProofResponse
@@ -1210,7 +1257,7 @@ export type RecordProofResponse = Message<"salvor.agent.v1.RecordProofResponse">
  * Use `create(RecordProofResponseSchema)` to create a new message.
  */
 export const RecordProofResponseSchema: GenMessage<RecordProofResponse> = /*@__PURE__*/
-  messageDesc(file_salvor_agent_v1_agent, 38);
+  messageDesc(file_salvor_agent_v1_agent, 39);
 
 /**
  * Read access to the content that one node holds.

@@ -2,10 +2,10 @@ import { createSecureContext, type Server, type TlsOptions } from 'node:tls';
 import { HANDSHAKE_MS, tlsOptionsOf, type Identity, type Renewable } from './identity.ts';
 
 /**
- * The same identity, and the same demands on clients, for servers of Node's own: TLS 1.3 alone,
- * and only clients with a certificate of the same authority.
+ * What a server shows to its clients, and whom it lets in: TLS 1.3 alone, and only clients with a
+ * certificate of the same authority.
  */
-export class WebIdentity implements Renewable {
+export class ServerIdentity implements Renewable {
   readonly #servers = new Set<Server>();
   #identity: Identity;
 
@@ -18,13 +18,17 @@ export class WebIdentity implements Renewable {
     return this.#identity.certificate;
   }
 
-  /** For a server that is about to be made; give it to {@link keepUpToDate} then. */
-  options(): TlsOptions {
+  /**
+   * For a server that is about to be made; give it to {@link keepUpToDate} then.
+   *
+   * @param limits.handshakeMs for a client to get through TLS; 5 s where left out
+   */
+  options(limits: { readonly handshakeMs?: number } = {}): TlsOptions {
     return {
       ...tlsOptionsOf(this.#identity),
       requestCert: true,
       rejectUnauthorized: true,
-      handshakeTimeout: HANDSHAKE_MS,
+      handshakeTimeout: limits.handshakeMs ?? HANDSHAKE_MS,
     };
   }
 
