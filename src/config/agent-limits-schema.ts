@@ -18,7 +18,7 @@ export const agentLimitsSection = section('Bounds of the agent.', {
   observations: count(50_000, 'Tags whose last confirmed digest is remembered.', {
     maximum: 10_000_000,
   }),
-  chunkBytes: bytes(128 * kib, 'Bytes of a blob in one message.', {
+  chunkBytes: bytes(256 * kib, 'Bytes of a blob that are sent at a time.', {
     minimum: 16 * kib,
     maximum: 4 * mib,
   }),

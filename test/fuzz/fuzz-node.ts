@@ -5,12 +5,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Client, status, type ChannelCredentials } from '@grpc/grpc-js';
 import { expect } from 'vitest';
 import { createAuthority } from '../../src/rpc/certificates.ts';
-import {
-  mutualChannelCredentials,
-  readIdentity,
-  roleName,
-  type Identity,
-} from '../../src/rpc/identity.ts';
+import { MutualChannelCredentials } from '../../src/rpc/channel-credentials.ts';
+import { readIdentity, roleName, type Identity } from '../../src/rpc/identity.ts';
 import { faultImage, pushTo, type FaultImage } from '../faults/matrix/fault-image.ts';
 import { DirectoryNode } from '../support/directory-node.ts';
 import { openFileDescriptors } from '../support/leaks.ts';
@@ -133,7 +129,7 @@ export class FuzzNode {
 
   /** @returns the status of a good call by another node */
   async stat(): Promise<status> {
-    return callOnce(`127.0.0.1:${this.agentPort}`, mutualChannelCredentials(this.identity), {
+    return callOnce(`127.0.0.1:${this.agentPort}`, new MutualChannelCredentials(this.identity), {
       path: '/salvor.agent.v1.Peer/Stat',
       message: Buffer.from(`\n\u0047${this.image.layer.digest}`),
     });

@@ -20,7 +20,7 @@ import {
   StatRequestSchema,
   WatchRequestSchema,
 } from '../../src/rpc/gen/salvor/agent/v1/agent_pb.ts';
-import { mutualChannelCredentials } from '../../src/rpc/identity.ts';
+import { MutualChannelCredentials } from '../../src/rpc/channel-credentials.ts';
 import { processStart } from '../../src/telemetry/process-start.ts';
 import { checkedDigest } from '../faults/matrix/scene.ts';
 import { residentBytes } from '../support/leaks.ts';
@@ -285,7 +285,7 @@ describe(`an agent that gets calls which are none (FUZZ_SEED=${seed})`, () => {
     expect(Object.keys(encoded).sort()).toEqual(Local.methods.map((one) => one.name).sort());
     for (const [method, bytes] of Object.entries(encoded)) {
       const call = { path: `/${Local.typeName}/${method}`, message: Buffer.from(bytes) };
-      const overTls = mutualChannelCredentials(fuzzed.identity);
+      const overTls = new MutualChannelCredentials(fuzzed.identity);
       expect(await callOnce(`127.0.0.1:${fuzzed.agentPort}`, overTls, call), method).toBe(
         status.UNIMPLEMENTED,
       );

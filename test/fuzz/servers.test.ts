@@ -2,7 +2,7 @@ import { connect as connectTcp } from 'node:net';
 import { credentials, status } from '@grpc/grpc-js';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { mutualChannelCredentials } from '../../src/rpc/identity.ts';
+import { MutualChannelCredentials } from '../../src/rpc/channel-credentials.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { get } from '../support/oci-client.ts';
 import { suiteScope } from '../support/test-scope.ts';
@@ -94,7 +94,7 @@ describe(`servers that get garbage (FUZZ_SEED=${seed})`, () => {
       ),
     });
     const codes = new Set<status>();
-    const overTls = mutualChannelCredentials(fuzzed.identity);
+    const overTls = new MutualChannelCredentials(fuzzed.identity);
     await inTurns(samplesOf(calls, 80), async (call) => {
       codes.add(await callOnce(`127.0.0.1:${fuzzed.agentPort}`, overTls, call));
     });
