@@ -29,7 +29,7 @@ import {
   type StatRequest,
 } from '../rpc/gen/salvor/agent/v1/agent_pb.ts';
 import type { AgentMetrics } from './agent-metrics.ts';
-import { BlobConnections } from './blob-connections.ts';
+import { BlobConnections, type BlobConnectionOptions } from './blob-connections.ts';
 import { BlobReads, type BlobReadOptions, type ReaderCount } from './blob-reads.ts';
 import { writeTo, type FrameSink } from './blob-sender.ts';
 import { CallerRoles, type PeerMethod } from './caller-roles.ts';
@@ -161,17 +161,14 @@ export class PeerService {
   }
 
   /** Connections over which nothing is read but blobs. */
-  connections(): BlobConnections {
-    return new BlobConnections(
-      {},
-      {
-        ...this.#context,
-        send: async (request, caller, sink, signal) => {
-          this.#roles.require('read', caller);
-          await this.#reads.send(request, sink, signal);
-        },
+  connections(options: Partial<BlobConnectionOptions> = {}): BlobConnections {
+    return new BlobConnections(options, {
+      ...this.#context,
+      send: async (request, caller, sink, signal) => {
+        this.#roles.require('read', caller);
+        await this.#reads.send(request, sink, signal);
       },
-    );
+    });
   }
 
   async #stat(digest: Digest, signal: AbortSignal): Promise<unknown> {

@@ -8,6 +8,7 @@ import type { StoreSurvey, SurveyedStore } from '../../src/agent/inventory/surve
 import type { KeepNotice } from '../../src/agent/keeper/image-keeper.ts';
 import { LocalService } from '../../src/agent/local-service.ts';
 import { Observations } from '../../src/agent/observations.ts';
+import type { BlobConnectionOptions } from '../../src/agent/blob-connections.ts';
 import { PEER_ROLES } from '../../src/agent/caller-roles.ts';
 import { PeerService } from '../../src/agent/peer-service.ts';
 import { Reach } from '../../src/agent/reach.ts';
@@ -49,13 +50,18 @@ export interface MadeBlob {
   closed: number;
 }
 
+/** What a made blob has at a position: no two stretches of 251 bytes in a row are the same. */
+export function madeByte(position: number): number {
+  return (position + Math.floor(position / 251)) % 251;
+}
+
 /** A store of blobs that take no room; it counts what is done to it. */
 export class MadeStore implements ContentStore, SurveyedStore {
   readonly kind = 'made';
   readonly aborted: Digest[] = [];
   readonly #blobs = new Map<Digest, MadeBlob>();
 
-  /** @returns a blob of zeros; its digest is not that of its bytes */
+  /** @returns a blob of {@link madeByte}s; its digest is not that of them */
   add(sizeBytes: number): MadeBlob {
     const digest = digestOf(Buffer.from(`blob ${this.#blobs.size}`));
     const blob = { digest, sizeBytes, readBytes: 0, opened: 0, closed: 0 };
@@ -78,7 +84,7 @@ export class MadeStore implements ContentStore, SurveyedStore {
       fingerprint: '1',
       read: async (target, position) => {
         const count = Math.min(target.length, blob.sizeBytes - position);
-        target.fill(0, 0, count);
+        for (let n = 0; n < count; n += 1) target[n] = madeByte(position + n);
         blob.readBytes += count;
         return count;
       },
@@ -161,6 +167,8 @@ export class AgentScene implements AsyncDisposable {
     maxHandshakes?: number;
     calls?: CallLimitOptions;
     listingMs?: number;
+    readerStallMs?: number;
+    blobs?: Partial<BlobConnectionOptions> | 'older';
     kill?: (pid: number) => void;
   }) {
     this.socket = options.socket;
@@ -187,7 +195,7 @@ export class AgentScene implements AsyncDisposable {
     const peerOptions = {
       maxReaders: options.maxReaders,
       chunkBytes: CHUNK_BYTES,
-      readerStallMs: 60_000,
+      readerStallMs: options.readerStallMs ?? 60_000,
       ...(options.listingMs === undefined ? {} : { listingMs: options.listingMs, maxListings: 12 }),
     };
     const integrity = { stateOf: () => 'verified' as const, request: () => undefined };
@@ -214,10 +222,11 @@ export class AgentScene implements AsyncDisposable {
       maxHandshakes: options.maxHandshakes ?? 100,
       ...(options.calls === undefined ? {} : { calls: options.calls }),
     };
+    const { blobs = {} } = options;
     const peerService = new PeerService({ ...peerOptions, allowedRoles: PEER_ROLES }, peerParts);
     this.#peers = new AgentServer(serverOptions, {
       peer: peerService.implementation(),
-      blobs: peerService.connections(),
+      ...(blobs === 'older' ? {} : { blobs: peerService.connections(blobs) }),
     });
     const locator = new Locator(
       { self: { name: 'me', address: '' }, memberTimeoutMs: 1000, maxMembersAsked: 4 },
@@ -277,6 +286,10 @@ export class AgentScene implements AsyncDisposable {
     readonly calls?: CallLimitOptions;
     /** For lists to be taken, milliseconds; a host may have three at a time then. */
     readonly listingMs?: number;
+    /** A reader that takes nothing for so long loses its place, milliseconds. */
+    readonly readerStallMs?: number;
+    /** Bounds of connections for blobs; "older": it knows none. */
+    readonly blobs?: Partial<BlobConnectionOptions> | 'older';
     /** For TLS, milliseconds. */
     readonly handshakeMs?: number;
     readonly kill?: (pid: number) => void;
