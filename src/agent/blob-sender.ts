@@ -1,6 +1,5 @@
 import { status, type ServerWritableStream } from '@grpc/grpc-js';
 import { READ_FRAME_HEADROOM_BYTES, type encodeReadFrame } from '../rpc/read-frame.ts';
-import { notePassedBytes } from '../telemetry/passed-bytes.ts';
 import { readInto } from './read-blob.ts';
 import { RpcFailure } from './rpc-failure.ts';
 import type { OpenBlob } from './store.ts';
@@ -70,7 +69,6 @@ export async function sendBlob(
     // The loop may fail before it comes to wait for this write.
     written.catch(() => undefined);
     position += wanted;
-    notePassedBytes(wanted);
     isFirst = false;
   }
   await written;

@@ -28,6 +28,7 @@ import {
   type ResolveRequest,
   type StatRequest,
 } from '../rpc/gen/salvor/agent/v1/agent_pb.ts';
+import { notePassedBytes } from '../telemetry/passed-bytes.ts';
 import type { AgentMetrics } from './agent-metrics.ts';
 import { BlobConnections, type BlobConnectionOptions } from './blob-connections.ts';
 import { BlobReads, type BlobReadOptions, type ReaderCount } from './blob-reads.ts';
@@ -101,11 +102,7 @@ export class PeerService {
       }),
       read: streamHandler('read', context, (call: ServerWritableStream<ReadRequest, Buffer>, s) => {
         this.#roles.require('read', call);
-        const sink: FrameSink = {
-          encode: encodeReadFrame,
-          write: (...message) => call.write(...message),
-        };
-        return this.#reads.send(call.request, sink, s);
+        return this.#reads.send(call.request, frameSinkOf(call), s);
       }),
       resolve: unaryHandler(
         'resolve',
@@ -236,4 +233,15 @@ export class PeerService {
     }
     await send(create(ListResponseSchema, { blobs, names }));
   }
+}
+
+function frameSinkOf(call: ServerWritableStream<ReadRequest, Buffer>): FrameSink {
+  return {
+    encode: encodeReadFrame,
+    write: (frame, onWritten) => {
+      // grpc-js makes copies.
+      notePassedBytes(frame.length);
+      call.write(frame, onWritten);
+    },
+  };
 }

@@ -31,6 +31,8 @@ export class BlobConnection {
   #hasEnded = false;
   #failure: Error | undefined;
   #wake: (() => void) | undefined;
+  #waitsSinceMs = 0;
+  readonly #watch = setInterval(() => this.#endIfSilent(), SILENCE_MS / 5);
   #turn: NodeJS.Immediate | undefined;
 
   /**
@@ -153,6 +155,7 @@ export class BlobConnection {
     socket.once('end', () => this.#finish());
     socket.once('close', () => {
       clearTimeout(late);
+      clearInterval(this.#watch);
       reject(new Error('the connection was closed'));
       this.#finish();
     });
@@ -199,13 +202,16 @@ export class BlobConnection {
 
   async #wait(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<undefined>();
-    const timer = setTimeout(() => {
-      this.#failure ??= new Error(`not a byte for ${SILENCE_MS} ms`);
-      this.destroy();
-    }, SILENCE_MS);
     this.#wake = () => resolve(undefined);
+    this.#waitsSinceMs = performance.now();
     await promise;
     this.#wake = undefined;
-    clearTimeout(timer);
+  }
+
+  // A timer for each wait would cost more than the wait.
+  #endIfSilent(): void {
+    if (this.#wake === undefined || performance.now() - this.#waitsSinceMs < SILENCE_MS) return;
+    this.#failure ??= new Error(`not a byte for ${SILENCE_MS} ms`);
+    this.destroy();
   }
 }

@@ -73,17 +73,16 @@ export class BlobRead implements AsyncIterable<ReadFrame> {
     try {
       const answer = await this.#ask();
       const sizeBytes = safeNumber(answer.sizeBytes);
-      const { verified } = answer;
       let leftBytes = partLength(this.#request, sizeBytes);
-      let isFirst = true;
-      do {
+      const next = async (): Promise<Buffer> => {
         const data = leftBytes === 0 ? NO_BYTES : await this.#next(leftBytes);
         leftBytes -= data.length;
         // Whoever has all bytes may not come back for more.
         if (leftBytes === 0) this.#settle({ isUsable: true });
-        yield { data, ...(isFirst && { sizeBytes, verified }) };
-        isFirst = false;
-      } while (leftBytes > 0);
+        return data;
+      };
+      yield { data: await next(), sizeBytes, verified: answer.verified };
+      while (leftBytes > 0) yield { data: await next() };
     } catch (error) {
       throw this.#reason ?? this.#describe(error);
     } finally {

@@ -209,15 +209,16 @@ export class PeerClient {
 
 /** A read over a connection of its own or, where the agent knows no such thing, by a call. */
 class EitherRead implements ReadStream {
-  readonly #own: BlobRead;
   readonly #byCall: () => ReadStream;
   #running: ReadStream;
+  #frames: AsyncIterator<ReadFrame>;
+  #hasBegun = false;
   #isCancelled = false;
 
   constructor(own: BlobRead, byCall: () => ReadStream) {
-    this.#own = own;
     this.#byCall = byCall;
     this.#running = own;
+    this.#frames = own[Symbol.asyncIterator]();
   }
 
   cancel(): void {
@@ -225,15 +226,27 @@ class EitherRead implements ReadStream {
     this.#running.cancel();
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<ReadFrame> {
+  // No generator: one more for each frame would only take time.
+  [Symbol.asyncIterator](): AsyncIterator<ReadFrame> {
+    return {
+      next: () => (this.#hasBegun ? this.#frames.next() : this.#begin()),
+      return: async () => {
+        await this.#frames.return?.();
+        return { done: true, value: undefined };
+      },
+    };
+  }
+
+  async #begin(): Promise<IteratorResult<ReadFrame>> {
+    this.#hasBegun = true;
     try {
-      yield* this.#own;
-      return;
+      return await this.#frames.next();
     } catch (error) {
       if (!(error instanceof OlderAgentError)) throw error;
     }
     this.#running = this.#byCall();
     if (this.#isCancelled) this.#running.cancel();
-    yield* this.#running;
+    this.#frames = this.#running[Symbol.asyncIterator]();
+    return this.#frames.next();
   }
 }
