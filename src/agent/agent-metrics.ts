@@ -17,7 +17,7 @@ export function createAgentMetrics(
   return {
     calls: new Counter({
       name: 'salvor_agent_calls_total',
-      help: 'Calls that this agent has answered, by method and gRPC status code.',
+      help: 'Calls that this agent has answered, blobs over connections of their own too, by method and gRPC status code.',
       labelNames: ['method', 'code'],
       registers,
     }),

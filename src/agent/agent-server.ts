@@ -136,6 +136,8 @@ export class AgentServer {
       const reason = error instanceof Error ? error.message : String(error);
       throw new Error(`Cannot listen on ${address.where}: ${reason}`, { cause: error });
     }
+    // Who cannot be accepted just now, as files run out, comes again; the others stay.
+    listener.on('error', () => undefined);
     this.#listener = listener;
     return listener;
   }

@@ -128,11 +128,13 @@ export class BlobConnections {
   /** @returns whether it has gone out in time */
   async #write(socket: TLSSocket, bytes: Buffer): Promise<boolean> {
     const { promise, resolve } = Promise.withResolvers<boolean>();
-    const timer = setTimeout(() => resolve(false), this.#options.failureMs);
-    socket.once('close', () => resolve(false));
+    const giveUp = (): void => resolve(false);
+    const timer = setTimeout(giveUp, this.#options.failureMs);
+    socket.once('close', giveUp);
     socket.write(bytes, (error) => resolve(error === null || error === undefined));
     const isOut = await promise;
     clearTimeout(timer);
+    socket.off('close', giveUp);
     return isOut;
   }
 }

@@ -1,11 +1,8 @@
-import { status, type ServerWritableStream } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 import { READ_FRAME_HEADROOM_BYTES, type encodeReadFrame } from '../rpc/read-frame.ts';
 import { readInto } from './read-blob.ts';
 import { RpcFailure } from './rpc-failure.ts';
 import type { OpenBlob } from './store.ts';
-
-/** The writable side of a grpc-js call. */
-export type MessageSink<T> = Pick<ServerWritableStream<unknown, T>, 'write'>;
 
 /** Where the bytes of a blob go, and what they look like there. */
 export interface FrameSink {

@@ -7,7 +7,7 @@ import type { ClientIdentity } from './client-identity.ts';
 /** Connections that are kept for the next blob. */
 const MAX_IDLE = 4;
 /** How long one is kept, milliseconds; the agent keeps it for longer. */
-const IDLE_MS = 15_000;
+const IDLE_MS = 5000;
 /** An agent that knew no such connections is not asked for one for so long, milliseconds. */
 const OLDER_MS = 10 * 60_000;
 

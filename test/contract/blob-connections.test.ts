@@ -183,6 +183,20 @@ describe('a connection for blobs', () => {
     expect((await take(socket, 10)).rest).toEqual(made(0, 10));
   });
 
+  it('leaves nothing behind at its socket, however often it refuses', async () => {
+    const warnings: string[] = [];
+    const onWarning = ({ name }: Error): void => void warnings.push(name);
+    process.on('warning', onWarning);
+    await start();
+    const socket = await dial();
+    for (let n = 0; n < 20; n += 1) {
+      socket.write(requestOf('nonsense'));
+      await take(socket, 0);
+    }
+    process.off('warning', onWarning);
+    expect(warnings).toEqual([]);
+  });
+
   it('is for the roles that may read, and for nobody else', async () => {
     await start();
     const { digest } = scene.store.add(8 * MIB);

@@ -113,7 +113,7 @@ export class FuzzNode {
   }
 
   /** A connection to the agent as another node would make it. */
-  tlsSocket(): Socket {
+  tlsSocket(protocol = 'h2'): Socket {
     return connectTls({
       host: '127.0.0.1',
       port: this.agentPort,
@@ -122,7 +122,7 @@ export class FuzzNode {
       key: this.identity.key,
       minVersion: 'TLSv1.3',
       servername: roleName('agent'),
-      ALPNProtocols: ['h2'],
+      ALPNProtocols: [protocol],
       checkServerIdentity: () => undefined,
     });
   }

@@ -1,8 +1,11 @@
 import { connect as connectTcp } from 'node:net';
+import { create } from '@bufbuild/protobuf';
 import { credentials, status } from '@grpc/grpc-js';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { BLOB_PROTOCOL, encodeBlobRequest } from '../../src/rpc/blob-protocol.ts';
 import { MutualChannelCredentials } from '../../src/rpc/channel-credentials.ts';
+import { ReadRequestSchema } from '../../src/rpc/gen/salvor/agent/v1/agent_pb.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { get } from '../support/oci-client.ts';
 import { suiteScope } from '../support/test-scope.ts';
@@ -74,6 +77,23 @@ describe(`servers that get garbage (FUZZ_SEED=${seed})`, () => {
     });
     await inTurns(samplesOf(http2Garbage, 60), async (bytes) => {
       await throwAt(connectTcp({ path: fuzzed.node.socketPath }), bytes);
+    });
+    await fuzzed.expectAllWell();
+  });
+
+  test('agent stands any bytes on a connection for blobs', async () => {
+    const request = fc
+      .record({
+        digest: fc.oneof(fc.string(), fc.constant(`sha256:${'0'.repeat(64)}`)),
+        offsetBytes: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
+        lengthBytes: fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n),
+      })
+      .map((fields) => encodeBlobRequest(create(ReadRequestSchema, fields)));
+    const bytes = fc
+      .array(fc.oneof(request, fc.uint8Array({ maxLength: 300 })), { maxLength: 8 })
+      .map((parts) => Buffer.concat(parts));
+    await inTurns(samplesOf(bytes, 120), async (garbage) => {
+      await throwAt(fuzzed.tlsSocket(BLOB_PROTOCOL), garbage);
     });
     await fuzzed.expectAllWell();
   });

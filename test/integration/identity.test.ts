@@ -9,7 +9,8 @@ import { parseDigest, type Digest } from '../../src/oci/digest.ts';
 import { AgentClient } from '../../src/rpc/agent-client.ts';
 import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
 import { certificatesIn } from '../../src/rpc/identity-facts.ts';
-import { mutualChannelCredentials, readIdentity, type Identity } from '../../src/rpc/identity.ts';
+import { MutualChannelCredentials } from '../../src/rpc/channel-credentials.ts';
+import { readIdentity, type Identity } from '../../src/rpc/identity.ts';
 import { faultImage } from '../faults/matrix/fault-image.ts';
 import { DirectoryNode } from '../support/directory-node.ts';
 import { get, getHash } from '../support/oci-client.ts';
@@ -89,7 +90,7 @@ async function withClient<T>(
 
 /** What a call to the holder's agent comes to with some identity. */
 async function refusal(identity: Identity): Promise<string> {
-  return withClient(mutualChannelCredentials(identity), (client) =>
+  return withClient(new MutualChannelCredentials(identity), (client) =>
     client.stat(digest(small.digest), callLimits).then(
       (blob) => `served ${blob?.sizeBytes}`,
       (error: unknown) => (error as Error).message,
@@ -151,7 +152,7 @@ describe('mutual TLS between nodes', () => {
     // A role that may read blobs, but not speak about tags; then one that is none.
     const registry = await issueIdentity(authority, ['registry']);
     expect(await refusal(registry)).toBe(`served ${mebibyte}`);
-    const resolve = withClient(mutualChannelCredentials(registry), (client) =>
+    const resolve = withClient(new MutualChannelCredentials(registry), (client) =>
       client.resolve('registry.test/a:1', callLimits),
     );
     const roleFault = 'it is for the role agent, and the certificate names registry';
@@ -264,7 +265,7 @@ describe('salvor certs', () => {
       }
     };
     // One blob that is read slowly through all of it, on one connection.
-    const readSlowly = withClient(mutualChannelCredentials(first), async (client) => {
+    const readSlowly = withClient(new MutualChannelCredentials(first), async (client) => {
       let sizeBytes = 0;
       const request = { digest: digest(big.digest), offsetBytes: 0 };
       for await (const frame of client.read(request, { timeoutMs: 110_000 })) {
