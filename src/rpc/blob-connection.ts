@@ -11,7 +11,7 @@ const PIECE_BYTES = 128 * 1024;
 const READ_AHEAD_BYTES = 128 * 1024;
 /** TLS decrypts no more at a time: RFC 8446, 5.1. */
 const RECORD_BYTES = 16 * 1024;
-/** Without a byte for so long the other end is taken for dead, milliseconds. */
+/** Without a byte for so long the other end is taken for dead, milliseconds; unless told. */
 const SILENCE_MS = 15_000;
 
 /**
@@ -32,17 +32,25 @@ export class BlobConnection {
   #failure: Error | undefined;
   #wake: (() => void) | undefined;
   #waitsSinceMs = 0;
-  readonly #watch = setInterval(() => this.#endIfSilent(), SILENCE_MS / 5);
+  readonly #silenceMs: number;
+  readonly #watch: NodeJS.Timeout;
   #turn: NodeJS.Immediate | undefined;
 
   /**
    * Dials an agent.
    *
    * @param address "host:port"
+   * @param limits.silenceMs 15 s where left out
    * @throws when this node's certificate has ended
    */
-  constructor(address: string, identity: ClientIdentity) {
+  constructor(
+    address: string,
+    identity: ClientIdentity,
+    limits: { readonly silenceMs?: number } = {},
+  ) {
     identity.requireCurrent();
+    this.#silenceMs = limits.silenceMs ?? SILENCE_MS;
+    this.#watch = setInterval(() => this.#endIfSilent(), this.#silenceMs / 5);
     const onread = {
       buffer: () => this.#piece.subarray(this.#end),
       callback: (bytes: number) => this.#receive(bytes),
@@ -210,8 +218,9 @@ export class BlobConnection {
 
   // A timer for each wait would cost more than the wait.
   #endIfSilent(): void {
-    if (this.#wake === undefined || performance.now() - this.#waitsSinceMs < SILENCE_MS) return;
-    this.#failure ??= new Error(`not a byte for ${SILENCE_MS} ms`);
+    if (this.#wake === undefined || performance.now() - this.#waitsSinceMs < this.#silenceMs)
+      return;
+    this.#failure ??= new Error(`not a byte for ${this.#silenceMs} ms`);
     this.destroy();
   }
 }

@@ -314,6 +314,11 @@ export class AgentScene implements AsyncDisposable {
     return this.#client(`unix:${this.socket}`, credentials.createInsecure());
   }
 
+  /** Has the listener for other nodes end as it does when the process is told to. */
+  async drain(): Promise<void> {
+    await this.#peers.close({ signal: new AbortController().signal });
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     for (const client of this.#clients) client.close();
     const signal = AbortSignal.abort();

@@ -303,6 +303,36 @@ describe('a connection for blobs', () => {
     await read(blobs[2]!);
   });
 
+  it('ends with the agent: at once where nothing is sent, else behind the last byte', async () => {
+    await start();
+    const { digest } = scene.store.add(8 * MIB);
+    const idle = await dial();
+    idle.resume();
+    const idleEnded = once(idle, 'close');
+    const client = clientOf();
+    let bytes = 0;
+    let draining: Promise<void> | undefined;
+    for await (const { data } of client.read({ digest, offsetBytes: 0 }, LIMITS)) {
+      if (draining === undefined) {
+        draining = scene.drain();
+        await idleEnded;
+      }
+      bytes += data.length;
+    }
+    expect(bytes).toBe(8 * MIB);
+    await draining;
+    expect(accepted.every(({ destroyed }) => destroyed)).toBe(true);
+  });
+
+  it('is given up when the agent says nothing', async () => {
+    await start();
+    const client = new ClientIdentity(identity);
+    const connection = new BlobConnection(`127.0.0.1:${scene.port}`, client, { silenceMs: 50 });
+    // Nobody has asked for anything, so that nothing comes.
+    await expect(connection.next()).rejects.toThrow('not a byte for 50 ms');
+    await waitFor(() => accepted.every(({ destroyed }) => destroyed), { what: 'it ended' });
+  });
+
   it('is not made with a certificate that has ended', async () => {
     await start();
     const { digest } = scene.store.add(2 * MIB);
