@@ -1,52 +1,39 @@
 import { once } from 'node:events';
 import { connect, type ClientHttp2Session, type ClientHttp2Stream } from 'node:http2';
-import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { status } from '@grpc/grpc-js';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { createAuthority, issueIdentity } from '../../src/rpc/certificates.ts';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MutualChannelCredentials } from '../../src/rpc/channel-credentials.ts';
-import type { Identity } from '../../src/rpc/identity.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { waitFor } from '../support/wait.ts';
-import { makeSocketDirectory, removeDirectory } from '../support/work-dir.ts';
-import { AgentScene } from './agent-scene.ts';
+import type { AgentScene } from './agent-scene.ts';
+import { agentSuite } from './agent-suite.ts';
 
 expectNoLeaks();
 
 const LIMITS = { timeoutMs: 5000 };
 const MAX_CALLS = 20;
 
-let identity: Identity;
-let directory: string;
+const suite = agentSuite();
 let scene: AgentScene;
 let sessions: ClientHttp2Session[];
-
-beforeAll(async () => {
-  identity = await issueIdentity(await createAuthority(), ['agent']);
-  directory = await makeSocketDirectory();
-});
-
-afterAll(() => removeDirectory(directory));
 
 beforeEach(() => {
   sessions = [];
 });
 
-afterEach(async () => {
+afterEach(() => {
   for (const session of sessions) session.destroy();
-  await scene[Symbol.asyncDispose]();
 });
 
 async function start(requestMs: number): Promise<void> {
-  const socket = join(directory, 'agent.sock');
   const calls = { maxCalls: MAX_CALLS, requestMs, failureMs: 50, answerMs: 50 };
-  scene = await AgentScene.start({ identity, socket, calls, listingMs: 100 });
+  scene = await suite.start({ calls, listingMs: 100 });
 }
 
 /** A connection of another node that speaks HTTP/2 by hand. */
 async function session(host: string): Promise<ClientHttp2Session> {
-  const { ca, certificate, key } = identity;
+  const { ca, certificate, key } = suite.identity;
   const made = connect(`https://127.0.0.1:${scene.port}`, {
     createConnection: () =>
       connectTls({
@@ -89,7 +76,7 @@ async function cut(streams: readonly ClientHttp2Stream[]): Promise<void> {
 
 async function isServed(): Promise<boolean> {
   const { digest, sizeBytes } = scene.store.add(1000);
-  const client = scene.peer(new MutualChannelCredentials(identity));
+  const client = scene.peer(new MutualChannelCredentials(suite.identity));
   const held = await client.stat(digest, LIMITS);
   client.close();
   return held?.sizeBytes === sizeBytes;

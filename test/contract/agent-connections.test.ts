@@ -1,16 +1,13 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import { join } from 'node:path';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Refusal } from '../../src/agent/refused-connections.ts';
-import { createAuthority, issueIdentity } from '../../src/rpc/certificates.ts';
 import { MutualChannelCredentials } from '../../src/rpc/channel-credentials.ts';
-import type { Identity } from '../../src/rpc/identity.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { waitFor } from '../support/wait.ts';
-import { makeSocketDirectory, removeDirectory } from '../support/work-dir.ts';
-import { AgentScene } from './agent-scene.ts';
+import type { AgentScene } from './agent-scene.ts';
+import { agentSuite } from './agent-suite.ts';
 
 expectNoLeaks();
 
@@ -19,29 +16,20 @@ const [HOST_A, HOST_B, HOST_C] = ['127.0.0.2', '127.0.0.3', '127.0.0.4'];
 /** The head of a TLS record of 16 KiB that never comes. */
 const UNFINISHED = Buffer.from([0x16, 3, 1, 0x3f, 0xff]);
 
-let identity: Identity;
-let directory: string;
+const suite = agentSuite(['agent', 'registry']);
 let scene: AgentScene;
 let sockets: Socket[] = [];
-
-beforeAll(async () => {
-  identity = await issueIdentity(await createAuthority(), ['agent', 'registry']);
-  directory = await makeSocketDirectory();
-});
-
-afterAll(() => removeDirectory(directory));
 
 beforeEach(() => {
   sockets = [];
 });
 
-afterEach(async () => {
+afterEach(() => {
   for (const socket of sockets) socket.destroy();
-  await scene[Symbol.asyncDispose]();
 });
 
 async function start(limits: Partial<Parameters<typeof AgentScene.start>[0]>): Promise<void> {
-  scene = await AgentScene.start({ identity, socket: join(directory, 'agent.sock'), ...limits });
+  scene = await suite.start(limits);
 }
 
 /** Connections that begin a handshake and leave it at that. */
@@ -64,7 +52,7 @@ async function strangers(count: number, host: string): Promise<Socket[]> {
 
 /** A connection with a certificate of the cluster. */
 async function member(host: string): Promise<TLSSocket> {
-  const { ca, certificate, key } = identity;
+  const { ca, certificate, key } = suite.identity;
   const socket = connectTls({
     ...{ port: scene.port, host: '127.0.0.1', localAddress: host },
     ...{ ca, cert: certificate, key, ALPNProtocols: ['h2'] },
@@ -87,7 +75,7 @@ async function refused(reason: Refusal['reason']): Promise<number> {
 /** Whether a node's agent gets an answer, on a connection of its own. */
 async function isServed(): Promise<boolean> {
   const { digest, sizeBytes } = scene.store.add(1000);
-  const client = scene.peer(new MutualChannelCredentials(identity));
+  const client = scene.peer(new MutualChannelCredentials(suite.identity));
   const held = await client.stat(digest, LIMITS);
   client.close();
   return held?.sizeBytes === sizeBytes;

@@ -1,39 +1,16 @@
 import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { Digest } from '../../src/oci/digest.ts';
 import type { LocatedHolder, LocateSummary } from '../../src/rpc/agent-client.ts';
-import { createAuthority, issueIdentity } from '../../src/rpc/certificates.ts';
-import type { Identity } from '../../src/rpc/identity.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
-import { makeSocketDirectory, removeDirectory } from '../support/work-dir.ts';
-import { AgentScene, PROOF } from './agent-scene.ts';
+import { PROOF } from './agent-scene.ts';
+import { agentSuite } from './agent-suite.ts';
 
 const LIMITS = { timeoutMs: 5000 };
 
 expectNoLeaks();
 
-let identity: Identity;
-let directory: string;
-const scenes: AgentScene[] = [];
-
-beforeAll(async () => {
-  identity = await issueIdentity(await createAuthority(), ['agent']);
-  directory = await makeSocketDirectory();
-});
-
-afterEach(async () => {
-  for (const scene of scenes) await scene[Symbol.asyncDispose]();
-  scenes.length = 0;
-});
-
-afterAll(() => removeDirectory(directory));
-
-async function start(socket = join(directory, 'agent.sock')): Promise<AgentScene> {
-  const scene = await AgentScene.start({ identity, socket });
-  scenes.push(scene);
-  return scene;
-}
+const { start } = agentSuite();
 
 describe('Local over the unix socket', () => {
   it('Local answers what the own registry asks, and so does Peer beside it', async () => {
@@ -140,7 +117,7 @@ describe('Local over the unix socket', () => {
   it('Local takes the place of a dead agent on its socket, for this user and group alone', async () => {
     const first = await start();
     const { socket } = first;
-    const second = await start(socket);
+    const second = await start({ socket: socket });
     const { digest } = second.store.add(9);
     expect(await second.local().stat(digest, LIMITS)).toMatchObject({ sizeBytes: 9 });
     expect((await stat(socket)).mode & 0o777).toBe(0o660);

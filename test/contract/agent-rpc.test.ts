@@ -1,9 +1,8 @@
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { connect as connectTls, type ConnectionOptions } from 'node:tls';
 import { credentials } from '@grpc/grpc-js';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import type { PeerMethod } from '../../src/agent/caller-roles.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import type { AgentClient } from '../../src/rpc/agent-client.ts';
@@ -11,11 +10,11 @@ import type { AgentError } from '../../src/rpc/agent-error.ts';
 import type { HeldPart } from '../../src/rpc/agent-protocol.ts';
 import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
 import { MutualChannelCredentials } from '../../src/rpc/channel-credentials.ts';
-import type { Identity, Role } from '../../src/rpc/identity.ts';
+import type { Role } from '../../src/rpc/identity.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { waitFor } from '../support/wait.ts';
-import { makeSocketDirectory, removeDirectory } from '../support/work-dir.ts';
 import { AgentScene, CHUNK_BYTES, PROOF } from './agent-scene.ts';
+import { agentSuite } from './agent-suite.ts';
 
 const LIMITS = { timeoutMs: 5000 };
 const MIB = 1024 * 1024;
@@ -28,37 +27,16 @@ async function maxSocketBytes(kind: 'rmem' | 'wmem'): Promise<number> {
 
 expectNoLeaks();
 
-let authority: Authority;
+const suite = agentSuite();
+const { start } = suite;
 let stranger: Authority;
-let serverIdentity: Identity;
-let directory: string;
-const scenes: AgentScene[] = [];
 
 beforeAll(async () => {
-  authority = await createAuthority();
   stranger = await createAuthority();
-  serverIdentity = await issueIdentity(authority, ['agent']);
-  directory = await makeSocketDirectory();
 });
-
-afterEach(async () => {
-  for (const scene of scenes) await scene[Symbol.asyncDispose]();
-  scenes.length = 0;
-});
-
-afterAll(() => removeDirectory(directory));
-
-async function start(
-  options: { maxReaders?: number; identity?: Identity } = {},
-): Promise<AgentScene> {
-  const socket = join(directory, `agent-${scenes.length}.sock`);
-  const scene = await AgentScene.start({ identity: serverIdentity, socket, ...options });
-  scenes.push(scene);
-  return scene;
-}
 
 async function peerAs(scene: AgentScene, roles: readonly Role[]): Promise<AgentClient> {
-  return scene.peer(new MutualChannelCredentials(await issueIdentity(authority, roles)));
+  return scene.peer(new MutualChannelCredentials(await issueIdentity(suite.authority, roles)));
 }
 
 /** Reads a stream to its end; how many bytes came. */
@@ -171,7 +149,7 @@ describe('Peer over mutual TLS', () => {
     const scene = await start();
     const other = await issueIdentity(stranger, ['agent']);
     // It trusts the server: the refusal is the server's own.
-    const client = scene.peer(new MutualChannelCredentials({ ...other, ca: serverIdentity.ca }));
+    const client = scene.peer(new MutualChannelCredentials({ ...other, ca: suite.identity.ca }));
     await expect(client.stat(scene.store.add(1).digest, LIMITS)).rejects.toMatchObject({
       kind: 'unavailable',
     });
@@ -180,7 +158,7 @@ describe('Peer over mutual TLS', () => {
   it('Peer refuses a client without a certificate', async () => {
     const scene = await start();
     const client = scene.peer(
-      credentials.createSsl(serverIdentity.ca, null, null, {
+      credentials.createSsl(suite.identity.ca, null, null, {
         checkServerIdentity: () => undefined,
       }),
     );
@@ -195,7 +173,7 @@ describe('Peer over mutual TLS', () => {
 
   it('Peer talks TLS 1.3 and nothing older', async () => {
     const scene = await start();
-    const identity = await issueIdentity(authority, ['agent']);
+    const identity = await issueIdentity(suite.authority, ['agent']);
     const options = {
       host: '127.0.0.1',
       port: scene.port,
@@ -210,12 +188,12 @@ describe('Peer over mutual TLS', () => {
   });
 
   it('AgentClient refuses a server of another authority, or one that is no agent', async () => {
-    const client = await issueIdentity(authority, ['registry']);
+    const client = await issueIdentity(suite.authority, ['registry']);
     for (const identity of [
       // It trusts our authority, so that the refusal is the client's own.
-      { ...(await issueIdentity(stranger, ['agent'])), ca: serverIdentity.ca },
-      await issueIdentity(authority, ['registry']),
-      await issueIdentity(authority, []),
+      { ...(await issueIdentity(stranger, ['agent'])), ca: suite.identity.ca },
+      await issueIdentity(suite.authority, ['registry']),
+      await issueIdentity(suite.authority, []),
     ]) {
       const scene = await start({ identity });
       const peer = scene.peer(new MutualChannelCredentials(client));
@@ -227,7 +205,7 @@ describe('Peer over mutual TLS', () => {
 
   it('Peer refuses a certificate that has expired', async () => {
     const scene = await start();
-    const expired = await issueIdentity(authority, ['agent'], { validMs: -60_000 });
+    const expired = await issueIdentity(suite.authority, ['agent'], { validMs: -60_000 });
     await expect(
       scene.peer(new MutualChannelCredentials(expired)).stat(scene.store.add(1).digest, LIMITS),
     ).rejects.toMatchObject({ kind: 'unavailable' });
@@ -371,7 +349,6 @@ describe('Peer.Read', () => {
     })();
     await expect(reading).rejects.toMatchObject({ name: 'AgentError' });
     await waitFor(() => scene.readers.count === 0 && blob.closed === 1);
-    scenes.length = 0;
   });
 });
 

@@ -1,15 +1,14 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
-import { join } from 'node:path';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { create } from '@bufbuild/protobuf';
 import { status } from '@grpc/grpc-js';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { digestOf, type Digest } from '../../src/oci/digest.ts';
 import { BlobConnection } from '../../src/rpc/blob-connection.ts';
 import { BLOB_PROTOCOL, encodeBlobRequest, takeBlobAnswer } from '../../src/rpc/blob-protocol.ts';
-import { createAuthority, issueIdentity, type Authority } from '../../src/rpc/certificates.ts';
+import { createAuthority, issueIdentity } from '../../src/rpc/certificates.ts';
 import { MutualChannelCredentials } from '../../src/rpc/channel-credentials.ts';
 import { ClientIdentity } from '../../src/rpc/client-identity.ts';
 import { ReadRequestSchema } from '../../src/rpc/gen/salvor/agent/v1/agent_pb.ts';
@@ -17,29 +16,19 @@ import type { Identity } from '../../src/rpc/identity.ts';
 import type { PeerClient } from '../../src/rpc/peer-client.ts';
 import { expectNoLeaks } from '../support/no-leaks.ts';
 import { waitFor } from '../support/wait.ts';
-import { makeSocketDirectory, removeDirectory } from '../support/work-dir.ts';
 import { AgentScene, madeByte, type MadeBlob } from './agent-scene.ts';
+import { agentSuite } from './agent-suite.ts';
 
 expectNoLeaks();
 
 const MIB = 1024 * 1024;
 const LIMITS = { timeoutMs: 10_000 };
 
-let authority: Authority;
-let identity: Identity;
-let directory: string;
+const suite = agentSuite(['agent', 'registry']);
 let scene: AgentScene;
 let sockets: TLSSocket[] = [];
 /** What the scene's servers accepted. */
 let accepted: Socket[] = [];
-
-beforeAll(async () => {
-  authority = await createAuthority();
-  identity = await issueIdentity(authority, ['agent', 'registry']);
-  directory = await makeSocketDirectory();
-});
-
-afterAll(() => removeDirectory(directory));
 
 const onAccepted = (message: unknown): void => {
   accepted.push((message as { socket: Socket }).socket);
@@ -51,19 +40,18 @@ beforeEach(() => {
   subscribe('net.server.socket', onAccepted);
 });
 
-afterEach(async () => {
+afterEach(() => {
   unsubscribe('net.server.socket', onAccepted);
   for (const socket of sockets) socket.destroy();
-  await scene[Symbol.asyncDispose]();
 });
 
 async function start(options: Partial<Parameters<typeof AgentScene.start>[0]> = {}): Promise<void> {
-  scene = await AgentScene.start({ identity, socket: join(directory, 'agent.sock'), ...options });
+  scene = await suite.start(options);
 }
 
 /** A connection that says what a test wants it to say. */
 async function dial(protocols = [BLOB_PROTOCOL]): Promise<TLSSocket> {
-  const { ca, certificate, key } = identity;
+  const { ca, certificate, key } = suite.identity;
   const socket = connectTls({
     ...{ port: scene.port, host: '127.0.0.1', ca, cert: certificate, key },
     ALPNProtocols: protocols,
@@ -117,7 +105,7 @@ async function reads(code: keyof typeof status): Promise<number> {
   return values.find(({ labels }) => labels.method === 'read' && labels.code === code)?.value ?? 0;
 }
 
-function clientOf(own: Identity = identity): PeerClient {
+function clientOf(own: Identity = suite.identity): PeerClient {
   return scene.peer(new MutualChannelCredentials(own));
 }
 
@@ -200,7 +188,7 @@ describe('a connection for blobs', () => {
   it('is for the roles that may read, and for nobody else', async () => {
     await start();
     const { digest } = scene.store.add(8 * MIB);
-    const stranger = clientOf(await issueIdentity(authority, ['bootstrap']));
+    const stranger = clientOf(await issueIdentity(suite.authority, ['bootstrap']));
     await expect(readAll(stranger, { digest, offsetBytes: 0 })).rejects.toMatchObject({
       kind: 'refused',
     });
@@ -326,7 +314,7 @@ describe('a connection for blobs', () => {
 
   it('is given up when the agent says nothing', async () => {
     await start();
-    const client = new ClientIdentity(identity);
+    const client = new ClientIdentity(suite.identity);
     const connection = new BlobConnection(`127.0.0.1:${scene.port}`, client, { silenceMs: 50 });
     // Nobody has asked for anything, so that nothing comes.
     await expect(connection.next()).rejects.toThrow('not a byte for 50 ms');
@@ -336,7 +324,7 @@ describe('a connection for blobs', () => {
   it('is not made with a certificate that has ended', async () => {
     await start();
     const { digest } = scene.store.add(2 * MIB);
-    const ended = await issueIdentity(authority, ['registry'], { validMs: -60_000 });
+    const ended = await issueIdentity(suite.authority, ['registry'], { validMs: -60_000 });
     await expect(readAll(clientOf(ended), { digest, offsetBytes: 0 })).rejects.toMatchObject({
       kind: 'unavailable',
       message: expect.stringContaining('the certificate of this node ended 2') as unknown,
@@ -347,7 +335,7 @@ describe('a connection for blobs', () => {
     await start();
     const other = await issueIdentity(await createAuthority(), ['registry']);
     const told: string[] = [];
-    const mixed = { ...other, ca: identity.ca };
+    const mixed = { ...other, ca: suite.identity.ca };
     const client = new ClientIdentity(mixed, { onEarlyEnd: (address) => void told.push(address) });
     const connection = new BlobConnection(`127.0.0.1:${scene.port}`, client);
     await connection.next().catch(() => undefined);
