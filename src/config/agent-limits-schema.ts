@@ -28,7 +28,8 @@ export const agentLimitsSection = section('Bounds of the agent.', {
   }),
   maxConnections: count(
     1024,
-    'Connections of other nodes. When there is one too many, the host with most has one refused.',
+    'Connections of other nodes: one for the calls of each process, one for each blob of more than ' +
+      '1 MiB that it reads. When there is one too many, the host with most has one refused.',
     { minimum: 16, maximum: 65_536 },
   ),
   maxHandshakes: count(

@@ -117,7 +117,7 @@ describe('Local over the unix socket', () => {
   it('Local takes the place of a dead agent on its socket, for this user and group alone', async () => {
     const first = await start();
     const { socket } = first;
-    const second = await start({ socket: socket });
+    const second = await start({ socket });
     const { digest } = second.store.add(9);
     expect(await second.local().stat(digest, LIMITS)).toMatchObject({ sizeBytes: 9 });
     expect((await stat(socket)).mode & 0o777).toBe(0o660);
