@@ -51,11 +51,7 @@ export class BlobChannel {
   /** Keeps no connection any longer. Reads that are under way go on. */
   close(): void {
     this.#isClosed = true;
-    for (const [connection, timer] of this.#idle) {
-      clearTimeout(timer);
-      connection.destroy();
-    }
-    this.#idle.clear();
+    for (const connection of [...this.#idle.keys()]) this.#forget(connection);
   }
 
   /** One that was kept. */
@@ -70,6 +66,7 @@ export class BlobChannel {
   async #dial(onDialled: (connection: BlobConnection) => void): Promise<boolean> {
     const connection = new BlobConnection(this.#options.address, this.#identity);
     onDialled(connection);
+    connection.onceEnded(() => this.#forget(connection));
     if ((await connection.protocol()) === BLOB_PROTOCOL) return true;
     connection.destroy();
     this.#olderUntilMs = performance.now() + OLDER_MS;
@@ -81,15 +78,12 @@ export class BlobChannel {
       connection.destroy();
       return;
     }
-    const forget = (): void => {
-      clearTimeout(timer);
-      this.#idle.delete(connection);
-      connection.destroy();
-    };
-    const timer = setTimeout(forget, IDLE_MS).unref();
+    const timer = setTimeout(() => this.#forget(connection), IDLE_MS).unref();
     this.#idle.set(connection, timer);
-    connection.onceEnded(() => {
-      if (this.#idle.get(connection) === timer) forget();
-    });
+  }
+
+  #forget(connection: BlobConnection): void {
+    clearTimeout(this.#idle.get(connection));
+    if (this.#idle.delete(connection)) connection.destroy();
   }
 }

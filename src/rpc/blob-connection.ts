@@ -50,7 +50,6 @@ export class BlobConnection {
   ) {
     identity.requireCurrent();
     this.#silenceMs = limits.silenceMs ?? SILENCE_MS;
-    this.#watch = setInterval(() => this.#endIfSilent(), this.#silenceMs / 5);
     const onread = {
       buffer: () => this.#piece.subarray(this.#end),
       callback: (bytes: number) => this.#receive(bytes),
@@ -66,6 +65,7 @@ export class BlobConnection {
     };
     this.#socket = connect(options);
     this.#socket.setNoDelay(true);
+    this.#watch = setInterval(() => this.#endIfSilent(), this.#silenceMs / 5);
     this.#opened = this.#open(identity);
     // Whoever waits for it learns of it, and nobody need.
     this.#opened.catch(() => undefined);
