@@ -3,7 +3,7 @@ import { status } from '@grpc/grpc-js';
 import { encodeBlobFailure, encodeBlobPiece } from '../rpc/blob-protocol.ts';
 import type { ReadRequest } from '../rpc/gen/salvor/agent/v1/agent_pb.ts';
 import { BlobRequests } from './blob-requests.ts';
-import type { FrameSink } from './blob-sender.ts';
+import { writeTo, type FrameSink } from './blob-sender.ts';
 import type { Caller } from './caller-roles.ts';
 import { RpcFailure } from './rpc-failure.ts';
 import { attempt, type HandlerContext } from './rpc-handlers.ts';
@@ -122,20 +122,11 @@ export class BlobConnections {
     // Whoever has got bytes learns from the end of the connection that there are no more.
     if (hasBegun || signal.aborted) return false;
     const { code, details: message } = outcome.failure;
-    return this.#write(socket, encodeBlobFailure({ code, message }));
-  }
-
-  /** @returns whether it has gone out in time */
-  async #write(socket: TLSSocket, bytes: Buffer): Promise<boolean> {
-    const { promise, resolve } = Promise.withResolvers<boolean>();
-    const giveUp = (): void => resolve(false);
-    const timer = setTimeout(giveUp, this.#options.failureMs);
-    socket.once('close', giveUp);
-    socket.write(bytes, (error) => resolve(error === null || error === undefined));
-    const isOut = await promise;
-    clearTimeout(timer);
-    socket.off('close', giveUp);
-    return isOut;
+    const limits = { stallMs: this.#options.failureMs, signal };
+    return writeTo(socket, encodeBlobFailure({ code, message }), limits).then(
+      () => true,
+      () => false,
+    );
   }
 }
 
