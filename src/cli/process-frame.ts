@@ -1,5 +1,6 @@
 import type { Registry } from 'prom-client';
 import type { Config } from '../config/schema.ts';
+import { splitAddress } from '../rpc/address.ts';
 import { AdminServer, type AdminPage, type ReadyCheck } from '../telemetry/admin-server.ts';
 import { createLogger, type Logger } from '../telemetry/logger.ts';
 import { createMetricsRegistry } from '../telemetry/metrics.ts';
@@ -89,9 +90,7 @@ function adminService(
   },
 ): Service[] {
   if (address === '') return [];
-  const colon = address.lastIndexOf(':');
-  const host = address.slice(0, colon).replace(/^\[|\]$/g, '');
-  const server = new AdminServer({ host, port: Number(address.slice(colon + 1)) }, dependencies);
+  const server = new AdminServer(splitAddress(address), dependencies);
   return [
     {
       name: 'admin',

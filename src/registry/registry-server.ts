@@ -1,6 +1,5 @@
 import { chmod, mkdir, rm } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
-import { isIP } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { dirname } from 'node:path';
 import { bulkhead, BulkheadRejectedError } from 'cockatiel';
@@ -25,6 +24,7 @@ import type { Limits } from './budgets.ts';
 import type { ByteBudget, ByteLease } from './byte-budget.ts';
 import type { ManifestPull } from './manifest-pull.ts';
 import type { Policies } from '../policy/policy.ts';
+import { joinAddress, splitAddress } from '../rpc/address.ts';
 import type { PullRequest, PullUpstream } from './pull-request.ts';
 import type { RegistryMetrics } from './registry-metrics.ts';
 import type { RequestReports } from './request-reports.ts';
@@ -158,11 +158,9 @@ export class RegistryServer {
    * @throws when the address cannot be taken
    */
   async listen(address: string): Promise<string> {
-    const colon = address.lastIndexOf(':');
-    const host = address.slice(0, colon).replace(/^\[|\]$/g, '');
-    await this.#app.listen({ host, port: Number(address.slice(colon + 1)) });
+    await this.#app.listen(splitAddress(address));
     const bound = this.#app.server.address() as AddressInfo;
-    return `${isIP(bound.address) === 6 ? `[${bound.address}]` : bound.address}:${bound.port}`;
+    return joinAddress(bound.address, bound.port);
   }
 
   /**

@@ -3,6 +3,7 @@ import type { Digest } from '../../oci/digest.ts';
 import { parseChallenges, type Challenge } from '../../oci/challenge.ts';
 import { MANIFEST_ACCEPT } from '../../oci/media-type.ts';
 import { request as httpRequest } from '../../http/node-http.ts';
+import { splitAddress } from '../../rpc/address.ts';
 import type { AnonymousTokens } from './anonymous-tokens.ts';
 import type { OpenedBytes } from './opened-bytes.ts';
 import { FetchError } from './fetch-error.ts';
@@ -39,9 +40,9 @@ export class RegistryBlobs {
     options: RegistryBlobsOptions,
     dependencies: { tokens: Pick<AnonymousTokens, 'token'> },
   ) {
-    const colon = options.address.lastIndexOf(':');
-    this.#host = dialled(options.address.slice(0, colon).replace(/^\[|\]$/g, ''));
-    this.#port = Number(options.address.slice(colon + 1));
+    const { host, port } = splitAddress(options.address);
+    this.#host = dialled(host);
+    this.#port = port;
     this.#headersMs = options.headersMs;
     this.#tokens = dependencies.tokens;
   }
