@@ -36,7 +36,6 @@ import type { Digest } from '../oci/digest.ts';
 import { Locator } from '../discovery/locate.ts';
 import type { Member, MembershipStatus } from '../discovery/membership.ts';
 import { AgentPool } from '../rpc/agent-pool.ts';
-import type { ServerIdentity } from '../rpc/server-identity.ts';
 import type { AdminPage } from '../telemetry/admin-server.ts';
 import { systemClock } from '../telemetry/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
@@ -63,8 +62,6 @@ export interface AgentParts {
   /** The way to containerd itself, where the store is containerd's. The store closes it. */
   readonly containerd?: ContainerdConnection;
   readonly credentials: NodeCredentials;
-  /** For the listener that speaks HTTPS; left out: there is none, whatever is configured. */
-  readonly serverIdentity?: ServerIdentity;
   /** Left out where the store itself keeps what the upstream confirmed. */
   readonly observationFile?: ObservationFile;
   /** Where the result of the last proof outlives the process; left out: it does not. */
