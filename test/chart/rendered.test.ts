@@ -1,35 +1,22 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { loadConfig } from '../../src/config/load.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { chartCheck, chartDirectory, helm } from '../support/helm.ts';
 import { nodePod, render, valuesFile, valueSets, valuesOf, type Container } from './render.ts';
 
-let directory: string;
-
-beforeAll(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'salvor-chart-'));
-});
-
-afterAll(async () => {
-  await rm(directory, { recursive: true });
-});
-
 /** The configuration as a container of the rendered pod would load it. */
 async function configOf(set: string, container: Container, command: string): Promise<Config> {
   const name = set === 'own-hosts' ? 'mirror' : 'salvor';
-  const file = join(directory, `${set}.yaml`);
-  await writeFile(file, render(set).one('ConfigMap', name)['data']['config.yaml'] as string);
+  const text = render(set).one('ConfigMap', name)['data']['config.yaml'] as string;
   const address = '10.1.2.3';
   const env = Object.fromEntries(
     (container.env ?? [])
       .filter(({ name }) => name.startsWith('SALVOR_') && name !== 'SALVOR_CONFIG')
       .map(({ name, value = 'node-a' }) => [name, value.replace('$(NODE_ADDRESS)', address)]),
   );
-  return await loadConfig({ command, file, env });
+  return await loadConfig({ command, file: 'config.yaml', content: { text }, env });
 }
 
 /** Whether Prometheus comes to the address of the node. */
