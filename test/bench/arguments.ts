@@ -26,7 +26,7 @@ Usage: npm run bench -- [options]
   --no-fail      end with 0 even where a bound is missed
   --help         this text
 
-Needs root for pull.*, keeper.* and for memory.idle over containerd. Ends by itself, after about 10 minutes
+Needs root for pull.*, keeper.* and for memory.idle over containerd. Ends by itself, after about 20 minutes
 with all results, or with 2 when it takes longer than 30.
 `;
 

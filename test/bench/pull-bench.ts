@@ -4,40 +4,59 @@ import { promisify } from 'node:util';
 import { startCluster, type ClusterNode } from '../support/cluster.ts';
 import type { ContainerdNode } from '../support/containerd-node.ts';
 import { startDockerRegistry } from '../support/docker-registry.ts';
-import { buildImage } from '../support/image.ts';
 import { pushImage } from '../support/push.ts';
 import { waitFor } from '../support/wait.ts';
 import { withScope } from '../support/test-scope.ts';
+import { buildPullImage, type PullContent } from './pull-image.ts';
 import { pairedResult, type BenchResult } from './result.ts';
 import { runPairs, type BenchContext, type Side } from './rounds.ts';
 import { waitUntilHashed } from './salvor-node.ts';
 
 const collectTimeoutMs = 30_000;
 const run = promisify(execFile);
-const mib = 1024 * 1024;
-const layers = 4;
-const repository = 'bench/image';
 const baseline = 'ctr pull from docker-registry';
 const must = '<=1.15';
 const syncTimeoutMs = 60_000;
 
+/** What is pulled under which names: the bound is for images as people build them. */
+const images = [
+  { content: 'files', upstream: 'pull.upstream', peer: 'pull.peer', must },
+  { content: 'random', upstream: 'pull.upstream.random', peer: 'pull.peer.random' },
+] as const satisfies readonly {
+  readonly content: PullContent;
+  readonly upstream: string;
+  readonly peer: string;
+  readonly must?: string;
+}[];
+
 /** Every name that {@link benchPulls} may give results under. */
-export const pullNames: readonly string[] = ['pull.upstream', 'pull.peer'];
+export const pullNames: readonly string[] = images.flatMap(({ upstream, peer }) => [
+  upstream,
+  peer,
+]);
 
 /** How long containerd takes for an image of 256 MB, beside pulling it directly. Needs root. */
 export async function benchPulls(context: BenchContext): Promise<BenchResult[]> {
+  const results: BenchResult[] = [];
+  for (const image of images) {
+    if (!context.wants(image.upstream) && !context.wants(image.peer)) continue;
+    results.push(...(await benchImage(context, image)));
+  }
+  return results;
+}
+
+async function benchImage(
+  context: BenchContext,
+  wanted: (typeof images)[number],
+): Promise<BenchResult[]> {
   return withScope('bench-pulls', async (scope) => {
-    context.progress('pulls: making an image, starting two nodes with containerd');
+    const { content } = wanted;
+    context.progress(`pulls: making an image of ${content}, starting two nodes with containerd`);
     const upstream = await startDockerRegistry(scope, { name: 'pull-upstream' });
     // The same image at a registry that stays alive when the upstream dies.
     const direct = await startDockerRegistry(scope, { name: 'pull-direct' });
-    const image = await buildImage({
-      directory: join(scope.directory, 'image'),
-      layers: Array.from({ length: layers }, (_, index) => ({
-        randomBytes: (256 * mib) / layers,
-        seed: `layer ${index}`,
-      })),
-    });
+    const image = await buildPullImage(join(scope.directory, 'image'), content);
+    const repository = `bench/${content}`;
     for (const { url } of [upstream, direct]) {
       await pushImage({ baseUrl: url, repository, tag: 'v1' }, image);
     }
@@ -58,15 +77,16 @@ export async function benchPulls(context: BenchContext): Promise<BenchResult[]> 
       const seen = puller.requests().length;
       const { seconds } = await runPairs(context, { name, show: 'seconds', unit: 's', own, base });
       requireSource(puller, seen, source);
-      results.push(pairedResult({ name, unit: 's', baseline, must }, seconds));
+      const bound = 'must' in wanted ? { must: wanted.must } : {};
+      results.push(pairedResult({ name, unit: 's', baseline, ...bound }, seconds));
     };
-    if (context.wants('pull.upstream')) await compare('pull.upstream', /^upstream$/);
-    if (context.wants('pull.peer')) {
+    if (context.wants(wanted.upstream)) await compare(wanted.upstream, /^upstream$/);
+    if (context.wants(wanted.peer)) {
       await cluster.node('holder').containerd.ctrPull(mirrored);
       const digests = image.blobs.map(({ digest }) => digest);
       await waitUntilHashed(join(scope.socketDirectory, 'holder-agent.sock'), digests);
       await upstream.kill('SIGKILL');
-      await compare('pull.peer', /^node\/holder$/);
+      await compare(wanted.peer, /^node\/holder$/);
     }
     return results;
   });

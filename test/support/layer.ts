@@ -1,6 +1,6 @@
 import { createCipheriv, createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import { mkdir, rename } from 'node:fs/promises';
+import { mkdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -18,6 +18,13 @@ export interface LayerSpec {
   readonly files?: Readonly<Record<string, string | Buffer>>;
   /** Size of one more file, `data.bin`, of bytes that do not compress. */
   readonly randomBytes?: number;
+  /** Files of this machine: so many of them, over and over, as fill the layer to a size. */
+  readonly copies?: {
+    /** Absolute paths. */
+    readonly of: readonly string[];
+    /** What the layer is to have when it is compressed, about. */
+    readonly packedBytes: number;
+  };
   /** Makes those bytes, and so the digest, differ from those of other layers. */
   readonly seed?: string;
   /** Overrides the image's compression. */
@@ -62,7 +69,7 @@ export async function buildLayer(
       packed,
       createWriteStream(partial),
     ]),
-    writeEntries(tar, spec),
+    writeEntries(tar, spec, () => packed.size),
   ]);
   const { digest, size } = packed.result();
   const path = join(options.directory, digest.replace(':', '-'));
@@ -93,7 +100,7 @@ function* randomChunks(size: number, seed: string): Generator<Buffer> {
   }
 }
 
-async function writeEntries(tar: Pack, spec: LayerSpec): Promise<void> {
+async function writeEntries(tar: Pack, spec: LayerSpec, packedBytes: () => number): Promise<void> {
   const files = Object.entries(spec.files ?? {});
   for (const directory of parentDirectories(files.map(([path]) => path))) {
     tar.entry({ name: `${directory}/`, type: 'directory', mode: 0o755, mtime: new Date(0) });
@@ -108,7 +115,24 @@ async function writeEntries(tar: Pack, spec: LayerSpec): Promise<void> {
     const entry = tar.entry({ name, size: spec.randomBytes, mode: 0o644, mtime: new Date(0) });
     await pipeline(randomStream(spec.randomBytes, seed), entry);
   }
+  if (spec.copies !== undefined) await writeCopies(tar, spec.copies, packedBytes);
   tar.finalize();
+}
+
+async function writeCopies(
+  tar: Pack,
+  copies: NonNullable<LayerSpec['copies']>,
+  packedBytes: () => number,
+): Promise<void> {
+  for (let round = 0; packedBytes() < copies.packedBytes; round += 1) {
+    for (const path of copies.of) {
+      if (packedBytes() >= copies.packedBytes) return;
+      const content = await readFile(path);
+      const name = `${round}${path}`;
+      const entry = tar.entry({ name, size: content.length, mode: 0o644, mtime: new Date(0) });
+      await pipeline(Readable.from([content]), entry);
+    }
+  }
 }
 
 function parentDirectories(paths: readonly string[]): string[] {
@@ -143,6 +167,10 @@ class Tap extends Transform {
     this.#hash.update(chunk);
     this.#size += chunk.length;
     callback(null, chunk);
+  }
+
+  get size(): number {
+    return this.#size;
   }
 
   result(): { digest: string; size: number } {
