@@ -106,7 +106,11 @@ export class OfflineTags {
     if (!isSeen(holders)) {
       return { reason: 'its registry has never answered any node, so this is no outage' };
     }
-    const found = await this.#manifests.fetch(tag.digest, { ...options, mediaType: tag.mediaType });
+    const found = await this.#manifests.fetch(tag.digest, {
+      ...options,
+      mediaType: tag.mediaType,
+      likely: likelyHolder(holders, tag.digest),
+    });
     if (found === undefined) return { reason: `no node can give the manifest ${tag.digest}` };
     const gap = await this.#gapIn(found.manifest, options);
     if (gap !== undefined) return { reason: `no node can give ${gap}` };
@@ -149,4 +153,16 @@ export class OfflineTags {
       search.cancel();
     }
   }
+}
+
+/** Whoever says that a tag names it, as a holder of it: that node has most likely pulled it. */
+function likelyHolder(
+  holders: readonly LocatedHolder[],
+  digest: Digest,
+): LocatedHolder | undefined {
+  for (const holder of holders) {
+    const tag = holder.tags.find((one) => one.digest === digest);
+    if (tag !== undefined && tag.sizeBytes > 0) return { ...holder, sizeBytes: tag.sizeBytes };
+  }
+  return undefined;
 }

@@ -1,6 +1,6 @@
 import { digestAlgorithm, digestOf, type Digest } from '../oci/digest.ts';
 import { parseManifest } from '../oci/manifest.ts';
-import type { LocateSummary } from '../rpc/agent-client.ts';
+import type { LocatedHolder, LocateSummary } from '../rpc/agent-client.ts';
 import { outcomeOf } from './blob-fetch.ts';
 import { BusyError, type ByteBudget, type ByteLease } from './byte-budget.ts';
 import type { CachedManifest, ManifestCache } from './manifest-cache.ts';
@@ -53,6 +53,8 @@ export class PeerManifests {
       /** With nodes that give no answer; none unless told. */
       readonly patience?: Patience | undefined;
       readonly mediaType?: string;
+      /** Asked before it is known who has the manifest: whoever named it most likely does. */
+      readonly likely?: LocatedHolder | undefined;
       readonly onSummary?: (summary: LocateSummary | undefined) => void;
     },
   ): Promise<FoundManifest | undefined> {
@@ -61,36 +63,58 @@ export class PeerManifests {
       options.lease.hold(known.bytes);
       return { manifest: known, source: 'memory' };
     }
-    const search = this.#peers.search({ digest }, options.signal, options.patience);
+    const { likely, signal } = options;
     const tried = new Set<string>();
+    if (likely !== undefined && this.#peers.accepts(digest, likely)) {
+      tried.add(likely.node);
+      const found = await this.#from(likely, digest, options);
+      if (found !== undefined) return found;
+    }
+    const search = this.#peers.search({ digest }, signal, options.patience);
     try {
       for (;;) {
         const holder = await search.next(
           (one) => !tried.has(one.node) && this.#peers.accepts(digest, one),
         );
-        if (holder === undefined || options.signal.aborted) {
+        if (holder === undefined || signal.aborted) {
           options.onSummary?.(search.summary);
           return undefined;
         }
         tried.add(holder.node);
-        const source = this.#peers.source(holder);
-        const note = options.trace.begin(source.label);
-        try {
-          const { signal } = options;
-          const body = await source.open(digest, { start: 0 }, { signal, hashed: true });
-          const manifest = await this.#read(digest, body, options);
-          this.#cache.put(manifest);
-          note('ok');
-          return { manifest, source: source.label };
-        } catch (error) {
-          note(outcomeOf(error));
-          if (error instanceof BusyError) throw error;
-          const wrong = error instanceof SourceError && error.outcome === 'wrong_bytes';
-          if (wrong) this.#peers.reportCorrupt(digest, holder);
-        }
+        const found = await this.#from(holder, digest, options);
+        if (found !== undefined) return found;
       }
     } finally {
       search.cancel();
+    }
+  }
+
+  /** @returns undefined when this node does not give it */
+  async #from(
+    holder: LocatedHolder,
+    digest: Digest,
+    options: {
+      readonly signal: AbortSignal;
+      readonly trace: Trace;
+      readonly lease: Pick<ByteLease, 'hold'>;
+      readonly mediaType?: string;
+    },
+  ): Promise<FoundManifest | undefined> {
+    const source = this.#peers.source(holder);
+    const note = options.trace.begin(source.label);
+    try {
+      const { signal } = options;
+      const body = await source.open(digest, { start: 0 }, { signal, hashed: true });
+      const manifest = await this.#read(digest, body, options);
+      this.#cache.put(manifest);
+      note('ok');
+      return { manifest, source: source.label };
+    } catch (error) {
+      note(outcomeOf(error));
+      if (error instanceof BusyError) throw error;
+      const wrong = error instanceof SourceError && error.outcome === 'wrong_bytes';
+      if (wrong) this.#peers.reportCorrupt(digest, holder);
+      return undefined;
     }
   }
 

@@ -70,6 +70,8 @@ export class FakeAgent {
   get client(): AgentClient {
     return {
       connect: async () => true,
+      // What the own node knows of names it has nothing of.
+      read: (request: (typeof this.reads)[number]) => this.#stream(undefined, request),
       locate: (key: LocateKey, limits: LocateLimits) => {
         this.lookups.push(key);
         if (limits.again !== undefined) this.secondLooks.push(limits.again);

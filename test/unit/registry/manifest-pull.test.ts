@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { digestOf } from '../../../src/oci/digest.ts';
 import { UpstreamFailure } from '../../../src/registry/upstream/upstream-failure.ts';
-import { FakeUpstream, pullRequest } from './fake-sources.ts';
+import { FakeUpstream, plentyOfBytes, pullRequest } from './fake-sources.ts';
 import {
   NOW_MS,
   mediaType,
@@ -214,6 +215,29 @@ describe('ManifestPull by tag', () => {
     const answer = await pull.answer(pullRequest(failing(proven)), byTag);
     expect(answer).toMatchObject({ status: 200, body: index });
     expect(answer.headers['content-type']).toBe(indexType);
+  });
+
+  it('ManifestPull has the manifest of a tag from whoever named it, and looks for no other', async () => {
+    const { pull, agent } = scene([bytes, config], plentyOfBytes(), { n0: [confirmed(bytes)] });
+    const answer = await pull.answer(pullRequest(failing(proven)), byTag);
+    expect(answer).toMatchObject({ status: 200, body: bytes });
+    expect(answer.headers['salvor-source']).toBe('node/n0');
+    expect(agent.lookups).toEqual([
+      { name: 'registry.test/team/app:1' },
+      { digest: digestOf(config) },
+    ]);
+  });
+
+  it.each([
+    ['no longer has it', 'another manifest', []],
+    ['gives wrong bytes', '?'.repeat(bytes.length), ['n0']],
+  ])('ManifestPull looks for a manifest where whoever named it %s', async (_, held, reported) => {
+    const contents = [Buffer.from(held), bytes, config];
+    const { pull, agent } = scene(contents, plentyOfBytes(), { n0: [confirmed(bytes)] });
+    const answer = await pull.answer(pullRequest(failing(proven)), byTag);
+    expect(answer).toMatchObject({ status: 200, body: bytes });
+    expect(answer.headers['salvor-source']).toBe('node/n1');
+    expect(agent.reported).toEqual(reported);
   });
 
   it('ManifestPull takes a registry that never answered anybody for misconfigured', async () => {
