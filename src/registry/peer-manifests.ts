@@ -66,9 +66,10 @@ export class PeerManifests {
     const { likely, signal } = options;
     const tried = new Set<string>();
     if (likely !== undefined && this.#peers.accepts(digest, likely)) {
-      tried.add(likely.node);
       const found = await this.#from(likely, digest, options);
-      if (found !== undefined) return found;
+      if ('manifest' in found) return found;
+      // Else it may well be found again: the tag may have a wrong size, the node just come back.
+      if (['timeout', 'stalled'].includes(found.outcome)) tried.add(likely.node);
     }
     const search = this.#peers.search({ digest }, signal, options.patience);
     try {
@@ -82,14 +83,14 @@ export class PeerManifests {
         }
         tried.add(holder.node);
         const found = await this.#from(holder, digest, options);
-        if (found !== undefined) return found;
+        if ('manifest' in found) return found;
       }
     } finally {
       search.cancel();
     }
   }
 
-  /** @returns undefined when this node does not give it */
+  /** @returns why, when this node does not give it */
   async #from(
     holder: LocatedHolder,
     digest: Digest,
@@ -99,7 +100,7 @@ export class PeerManifests {
       readonly lease: Pick<ByteLease, 'hold'>;
       readonly mediaType?: string;
     },
-  ): Promise<FoundManifest | undefined> {
+  ): Promise<FoundManifest | { readonly outcome: string }> {
     const source = this.#peers.source(holder);
     const note = options.trace.begin(source.label);
     try {
@@ -110,11 +111,11 @@ export class PeerManifests {
       note('ok');
       return { manifest, source: source.label };
     } catch (error) {
-      note(outcomeOf(error));
+      const outcome = outcomeOf(error);
+      note(outcome);
       if (error instanceof BusyError) throw error;
-      const wrong = error instanceof SourceError && error.outcome === 'wrong_bytes';
-      if (wrong) this.#peers.reportCorrupt(digest, holder);
-      return undefined;
+      if (outcome === 'wrong_bytes') this.#peers.reportCorrupt(digest, holder);
+      return { outcome };
     }
   }
 

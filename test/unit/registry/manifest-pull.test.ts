@@ -228,6 +228,14 @@ describe('ManifestPull by tag', () => {
     ]);
   });
 
+  it('ManifestPull takes no node for unable whose tag has a wrong size', async () => {
+    const tag = { ...confirmed(bytes), sizeBytes: bytes.length + 1 };
+    const { pull, agent } = scene([bytes, config], plentyOfBytes(), { n0: [tag] });
+    const answer = await pull.answer(pullRequest(failing(proven)), byTag);
+    expect(answer).toMatchObject({ status: 200, body: bytes });
+    expect(agent.lookups).toContainEqual({ digest });
+  });
+
   it.each([
     ['no longer has it', 'another manifest', []],
     ['gives wrong bytes', '?'.repeat(bytes.length), ['n0']],
