@@ -10,6 +10,8 @@ const layers = 4;
 const imageBytes = 256 * mib;
 /** Smaller files would have the disk's directories measured, which differ most from pull to pull. */
 const minFileBytes = 256 * 1024;
+/** The last file of a layer may go beyond its size by so much, before it is compressed. */
+const maxFileBytes = 32 * mib;
 
 /** What the layers of an image to pull are made of. */
 export type PullContent = 'files' | 'random';
@@ -52,7 +54,8 @@ async function installedFiles(): Promise<string[]> {
     for (const entry of await readdir(root, { recursive: true, withFileTypes: true })) {
       if (!entry.isFile()) continue;
       const path = join(entry.parentPath, entry.name);
-      if ((await stat(path)).size < minFileBytes) continue;
+      const { size } = await stat(path);
+      if (size < minFileBytes || size > maxFileBytes) continue;
       found.push({ path, key: createHash('sha256').update(path).digest('hex') });
     }
   }
