@@ -5,8 +5,9 @@ import { defineConfig } from 'vitest/config';
 const onlyInCi = [
   'test/faults/containerd/{containerd,keeper}-{1.7,2.*}.test.ts',
   'test/integration/{full-disk,hosts-2.*,hosts-kill,identity,last-copies,membership,small-disk}.test.ts',
-  'test/integration/{cold-start,doctor,packages,pod-outage,pod-rolling-restart}.test.ts',
-  'test/integration/{backfill,dead-start,reload,repair,restart}.test.ts',
+  'test/integration/{agents-return,bootstrap,cold-start,demo,doctor,packages}.test.ts',
+  'test/integration/{pod-outage,pod-rolling-restart,report-prove,report-truth}.test.ts',
+  'test/integration/{backfill,dead-start,keeper,reload,repair,restart}.test.ts',
   'test/faults/matrix/matrix.test.ts',
   'test/soak/soak.test.ts',
 ];
