@@ -85,17 +85,22 @@ export const giving = (content: Buffer): FakeUpstream =>
 
 export const everything = [index, bytes, config];
 
-/** @param tagsOf what nodes know of any name, by node */
+/**
+ * @param tagsOf what nodes know of any name, by node
+ * @param silent nodes that answer what they have, and send nothing of it
+ */
 export function scene(
   contents: readonly Buffer[] = [],
   budget = plentyOfBytes(),
   tagsOf: Readonly<Record<string, readonly TagStatement[]>> = {},
+  silent: readonly string[] = [],
 ) {
   const agent = new FakeAgent(
     contents.map((content, n) => ({
       node: `n${n}`,
       bytes: content,
       tags: tagsOf[`n${n}`] ?? [],
+      silent: silent.includes(`n${n}`),
     })),
   );
   agent.isExact = true;

@@ -236,6 +236,13 @@ describe('ManifestPull by tag', () => {
     expect(agent.lookups).toContainEqual({ digest });
   });
 
+  it('ManifestPull waits once for whoever named a tag and sends nothing', async () => {
+    const tags = { n0: [confirmed(bytes)] };
+    const { pull, agent } = scene([bytes, config], plentyOfBytes(), tags, ['n0']);
+    const answer = await pull.answer(pullRequest(failing(proven)), byTag);
+    expect([answer.status, agent.reads.length]).toEqual([503, 1]);
+  });
+
   it.each([
     ['no longer has it', 'another manifest', []],
     ['gives wrong bytes', '?'.repeat(bytes.length), ['n0']],
