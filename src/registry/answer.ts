@@ -1,4 +1,5 @@
 import { ociErrorAnswer, type OciError, type WireAnswer } from '../http/wire-answer.ts';
+import { VERSION_HEADER } from '../oci/version-header.ts';
 
 /** How a body ended that its client did not get in full. */
 export type RelayEnd = 'complete' | 'cut' | 'wrong_bytes';
@@ -54,4 +55,33 @@ export function errorAnswer(
 ): Answer {
   const { decision, headers } = options;
   return { ...ociErrorAnswer(status, error, headers), decision, error: error.message };
+}
+
+/** To whoever wants to change something. */
+export function badMethodAnswer(): Answer {
+  return errorAnswer(
+    405,
+    { code: 'UNSUPPORTED', message: 'This registry is a mirror: it can only be read' },
+    { decision: 'bad_method', headers: { allow: 'GET, HEAD' } },
+  );
+}
+
+/** To `GET /v2/`, which asks whether this is a registry: distribution specification, end-1. */
+export function baseAnswer(version = 'unknown'): Answer {
+  const body = Buffer.from('{}');
+  return {
+    status: 200,
+    headers: {
+      'content-type': 'application/json',
+      'content-length': body.length,
+      [VERSION_HEADER]: version,
+    },
+    body,
+    decision: 'base',
+  };
+}
+
+/** Lets the sources of an answer go that is not sent, or no further. */
+export function stopAnswer({ body }: Answer): void {
+  if (body !== undefined && !Buffer.isBuffer(body)) body.cancel();
 }

@@ -16,8 +16,14 @@ import type { Platform } from '../oci/descriptor.ts';
 import { parseV2Url, type V2Request } from '../oci/path.ts';
 import { SELF_TEST_REGISTRY } from '../oci/self-test.ts';
 import type { Logger } from '../telemetry/logger.ts';
-import { VERSION_HEADER } from '../oci/version-header.ts';
-import { errorAnswer, type Answer, type AnswerDecision } from './answer.ts';
+import {
+  badMethodAnswer,
+  baseAnswer,
+  errorAnswer,
+  stopAnswer,
+  type Answer,
+  type AnswerDecision,
+} from './answer.ts';
 import type { BlobPull } from './blob-pull.ts';
 import { writeBody, writeWholeBody, type SentBody } from './body-writer.ts';
 import type { Limits } from './budgets.ts';
@@ -278,7 +284,7 @@ export class RegistryServer {
     const headersMs = trace.elapsedMs();
     this.#metrics.requestSeconds.observe({ kind }, headersMs / 1000);
     const sent = await this.#send(exchange, answer).catch((error: unknown) => {
-      stop(answer);
+      stopAnswer(answer);
       throw error;
     });
     this.#reports.add(exchange, { kind, answer, sent, headersMs });
@@ -358,7 +364,7 @@ export class RegistryServer {
     const { request, raw, signal } = exchange;
     const { body } = answer;
     if (signal.aborted) {
-      stop(answer);
+      stopAnswer(answer);
       return { end: 'client_gone', bytes: 0 };
     }
     const headers = { ...answer.headers, 'docker-distribution-api-version': 'registry/2.0' };
@@ -371,7 +377,7 @@ export class RegistryServer {
     }
     raw.writeHead(answer.status, headers);
     if (body === undefined || request.method === 'HEAD') {
-      stop(answer);
+      stopAnswer(answer);
       raw.end();
       return { end: 'complete', bytes: 0 };
     }
@@ -392,31 +398,4 @@ function platformIn(headers: FastifyRequest['headers']): Platform | undefined {
   const [os = '', architecture = '', variant] = typeof value === 'string' ? value.split('/') : [];
   if (os === '' || architecture === '') return undefined;
   return { os, architecture, ...(variant === undefined ? {} : { variant }) };
-}
-
-/** Lets the sources of an answer go that is not sent, or no further. */
-function stop({ body }: Answer): void {
-  if (body !== undefined && !Buffer.isBuffer(body)) body.cancel();
-}
-
-function badMethodAnswer(): Answer {
-  return errorAnswer(
-    405,
-    { code: 'UNSUPPORTED', message: 'This registry is a mirror: it can only be read' },
-    { decision: 'bad_method', headers: { allow: 'GET, HEAD' } },
-  );
-}
-
-function baseAnswer(version = 'unknown'): Answer {
-  const body = Buffer.from('{}');
-  return {
-    status: 200,
-    headers: {
-      'content-type': 'application/json',
-      'content-length': body.length,
-      [VERSION_HEADER]: version,
-    },
-    body,
-    decision: 'base',
-  };
 }
